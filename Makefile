@@ -1,0 +1,94 @@
+# attn_tutorial: `make help` lists what there is to do.
+
+# The first interpreter that is new enough; `make book PYTHON=/path/to/python` overrides.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+HTML := _build/html
+PORT ?= 8000
+# Chapters to run: `make notebooks NOTEBOOKS=notebooks/local_attention.ipynb`
+NOTEBOOKS ?= $(wildcard notebooks/*.ipynb)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Two workers share the cores, so each computes with one thread.
+NBVAL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope \
+	-p no:cacheprovider --nbval $(NOTEBOOKS)
+
+.DEFAULT_GOAL := help
+.PHONY: help book test notebooks lab serve check clean index benchmark mutants \
+	stable browser publish-as site
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /#/' \
+	| while IFS='#' read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
+
+book: site  ## Build the site (no torch needed) and say how to open it
+	@echo
+	@echo "The book is ready. Open this address in a browser:"
+	@echo "  file://$(CURDIR)/$(HTML)/index.html"
+	@echo "or run 'make serve' and open http://localhost:$(PORT)/"
+
+test: $(VENV)/.everything browser check site  ## Run every check: style, unit, browser and notebook tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
+	$(NBVAL)
+
+notebooks: $(VENV)/.everything  ## Run all chapters again and store their outputs
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/execute.py $(NOTEBOOKS)
+
+lab: $(VENV)/.everything  ## Open the chapters in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+serve: site  ## Serve the built site on this computer
+	@echo "http://localhost:$(PORT)/ (Ctrl-C stops it)"
+	@$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory $(HTML)
+
+check: $(VENV)/.everything  ## Check style only (seconds)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:  ## Remove everything that was built (.venv stays)
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+index: $(VENV)/.everything  ## Write the equation index again
+	$(BIN)/python scripts/equation_index.py
+
+benchmark: $(VENV)/.everything  ## Time the package beside other implementations (long)
+	$(BIN)/python -m pip install -q -r requirements/benchmark.txt
+	$(BIN)/python -m attn_tutorial.benchmark
+
+mutants: $(VENV)/.everything  ## Break the code on purpose and see the tests notice (long)
+	$(BIN)/python tests/mutants.py
+
+stable: $(VENV)/.everything  ## Compare stored numbers with other thread counts and CPU types
+	for threads in 1 2; do for cpu in default avx2; do \
+	echo "threads: $$threads, instructions: $$cpu"; \
+	OMP_NUM_THREADS=$$threads ATEN_CPU_CAPABILITY=$$cpu $(BIN)/python -m pytest \
+	-p no:cacheprovider --nbval $(NOTEBOOKS) || exit 1; done; done
+
+publish-as: $(VENV)/.book  ## Set the repository's address: OWNER=... REPO=...
+	$(BIN)/python scripts/publish_as.py "$(OWNER)" "$(REPO)"
+
+# What the targets above rely on.
+
+site: $(VENV)/.book
+	$(BIN)/jupyter-book build -W -n --keep-going .
+
+browser:
+	@bash scripts/browser.sh
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and was not found."; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	echo "Python's venv module is incomplete; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+
+$(VENV)/.book: requirements/book.txt | $(BIN)/python
+	$(BIN)/python -m pip install -q -r requirements/book.txt
+	@touch $@
+
+$(VENV)/.everything: requirements.txt requirements/book.txt pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -q -r requirements.txt
+	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@touch $@ $(VENV)/.book

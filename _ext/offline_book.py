@@ -1,0 +1,76 @@
+"""Sphinx extension: every page works with no network.
+
+* MathJax 3 comes from the Python package sphinx-mathjax-offline, which is used as a
+  source of files; the pages need 1.7 MB of its 24 MB.
+* Scripts of the theme that would call another host are left out.
+* A displayed equation with a ``\\tag{N}`` keeps its tag and gets the anchor ``eq-N``.
+"""
+
+import importlib.util
+import re
+import shutil
+import sys
+from pathlib import Path
+
+# "full" holds every TeX extension, so nothing is fetched later.
+MATHJAX = "tex-chtml-full.js"
+FONTS = "output/chtml/fonts/woff-v2"
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def mathjax_source() -> Path:
+    spec = importlib.util.find_spec("sphinx-mathjax-offline")
+    if spec is None:
+        raise RuntimeError("sphinx-mathjax-offline is missing: run 'make book'")
+    return Path(spec.origin).parent / "static" / "mathjax"
+
+
+def copy_mathjax(app, exception):
+    if exception is not None or app.builder.format != "html":
+        return
+    source, target = mathjax_source(), Path(app.outdir) / "_static" / "mathjax"
+    if not (target / MATHJAX).exists():
+        shutil.copytree(source / FONTS, target / FONTS, dirs_exist_ok=True)
+        shutil.copy2(source / MATHJAX, target / MATHJAX)
+
+
+def drop_thebe(app, pagename, templatename, context, doctree):
+    """Thebe fetches itself from another host, and declares its constant twice."""
+
+    def stays(asset) -> bool:
+        body = getattr(asset, "attributes", {}).get("body", "")
+        name = str(getattr(asset, "filename", None) or asset)
+        return "THEBE_JS_URL" not in body and "sphinx-thebe" not in name
+
+    for key in ("script_files", "css_files"):
+        if key in context:
+            context[key][:] = [asset for asset in context[key] if stays(asset)]
+
+
+def keep_tags(app, doctree, docname):
+    r"""Sphinx would wrap lines of math in ``split``, where ``\tag`` is an error."""
+    from docutils import nodes
+
+    if app.builder.format != "html":
+        return
+    for node in doctree.findall(nodes.math_block):
+        text = node.astext()
+        tag = re.search(r"\\tag\{(\d+)\}", text)
+        if tag is None:
+            continue
+        if not node.get("nowrap"):
+            node["nowrap"] = True
+            node.children = []
+            node += nodes.Text(f"\\[{text}\\]")
+        anchor = f"eq-{tag.group(1)}"
+        if anchor not in node["ids"]:
+            node["ids"].append(anchor)
+
+
+def setup(app):
+    sys.path.insert(0, str(ROOT))  # the API pages import the package from here
+    app.config.mathjax_path = f"mathjax/{MATHJAX}"
+    app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("doctree-resolved", keep_tags)
+    app.connect("build-finished", copy_mathjax)
+    return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}
