@@ -1,0 +1,126 @@
+"""Eq. (2): local (sliding-window) attention."""
+
+import torch
+from torch import Tensor, nn
+
+from attn_tutorial.checks import (
+    check_count,
+    check_key_keep,
+    check_qkv,
+    check_same_length,
+    check_scale,
+    check_window,
+)
+from attn_tutorial.tiled import tiled_attention
+
+
+def local_attention_loop(
+    q: Tensor, k: Tensor, v: Tensor, window: int, *, causal: bool = False
+) -> Tensor:
+    """Local attention as its definition says it: query by query. Slow, and easy to trust.
+
+    Args:
+        q: Queries, shape (..., n, d).
+        k: Keys, shape (..., n, d).
+        v: Values, shape (..., n, d_v).
+        window: w, how far a query sees to each side.
+        causal: Also forbid the keys after the query.
+
+    Returns:
+        Shape (..., n, d_v).
+
+    >>> q = torch.randn(5, 4)
+    >>> local_attention_loop(q, q, q, window=1).shape
+    torch.Size([5, 4])
+    """
+    n, d = q.shape[-2:]
+    rows = []
+    for i in range(n):
+        first, last = max(0, i - window), min(n - 1, i if causal else i + window)
+        keys, values = k[..., first : last + 1, :], v[..., first : last + 1, :]
+        scores = q[..., i : i + 1, :] @ keys.mT / d**0.5  # (..., 1, last - first + 1)
+        rows.append(scores.softmax(-1) @ values)
+    return torch.cat(rows, dim=-2) if rows else torch.zeros_like(v)
+
+
+def local_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    window: int,
+    *,
+    causal: bool = False,
+    key_keep: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Attention in which a query sees only the keys at most `window` positions away.
+
+    Eq. (2): query i meets key j exactly when |i - j| <= w, or, if causal, when
+    i - w <= j <= i. Computes n * (2w + tile) scores, never n * n, and keeps none.
+
+    Args:
+        q: Queries, shape (..., n, d).
+        k: Keys, shape (..., n, d).
+        v: Values, shape (..., n, d_v).
+        window: w >= 0, how far a query sees to each side: 2w + 1 keys, w + 1 if causal.
+        causal: Also forbid the keys after the query.
+        key_keep: bool, broadcastable to (..., n), False = padding, never attended.
+        scale: Factor of the scores, by default 1 / sqrt(d).
+
+    Returns:
+        Shape (..., n, d_v). A query with no key left gets zeros.
+
+    Raises:
+        TypeError: If q, k, v are no floating-point tensors of one dtype, or window is
+            no integer, or key_keep not boolean.
+        ValueError: If shapes do not fit, or window < 0.
+
+    >>> q = torch.randn(2, 8, 100, 16)
+    >>> local_attention(q, q, q, window=10).shape
+    torch.Size([2, 8, 100, 16])
+    """
+    check_qkv(q, k, v)
+    check_key_keep(key_keep, k)
+    n, scale = check_same_length(q, k), check_scale(scale, q.shape[-1])
+    left = min(check_window(window), max(n - 1, 0))
+    right = 0 if causal else left
+    tile = 32 if window < 128 else 64
+    keep = band(tile, left, right, q.device)
+    return tiled_attention(q, k, v, keep, tile, left, right, key_keep, scale)
+
+
+def band(tile: int, left: int, right: int, device: torch.device) -> Tensor:
+    """What a tile sees of its run: key c of the run stands at c - left of the tile.
+
+    >>> band(tile=2, left=1, right=1, device="cpu").int()
+    tensor([[1, 1, 1, 0],
+            [0, 1, 1, 1]], dtype=torch.int32)
+    """
+    query = torch.arange(tile, device=device)[:, None]
+    key = torch.arange(-left, tile + right, device=device)
+    return (query - key <= left) & (key - query <= right)
+
+
+class LocalAttention(nn.Module):
+    """Local attention as a module without parameters; Q, K, V have d_k features.
+
+    >>> x = torch.randn(1, 12, 4)
+    >>> LocalAttention(d_k=4, w=2)(x, x, x).shape
+    torch.Size([1, 12, 4])
+    """
+
+    def __init__(self, d_k: int, w: int):
+        super().__init__()
+        self.d_k = check_count("d_k", d_k, least=1)
+        self.w = check_count("w", w, least=0)
+
+    def forward(self, Q: Tensor, K: Tensor, V: Tensor) -> Tensor:
+        """Eq. (2) with scale 1 / sqrt(d_k); Q, K: (..., n, d_k), V: (..., n, d_v)."""
+        if Q.shape[-1] != self.d_k:
+            raise ValueError(
+                f"Q must have d_k = {self.d_k} features, got shape {tuple(Q.shape)}"
+            )
+        return local_attention(Q, K, V, self.w)
+
+    def extra_repr(self) -> str:
+        return f"d_k={self.d_k}, w={self.w}"

@@ -1,0 +1,101 @@
+"""Eq. (3): block-sparse attention, each block with itself and the two beside it."""
+
+import torch
+from torch import Tensor, nn
+
+from attn_tutorial.checks import (
+    check_block,
+    check_count,
+    check_key_keep,
+    check_qkv,
+    check_same_length,
+    check_scale,
+)
+from attn_tutorial.tiled import tiled_attention
+
+
+def sparse_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    num_blocks: int | None = None,
+    *,
+    block_size: int | None = None,
+    causal: bool = False,
+    key_keep: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Attention in which a block of queries sees its own block of keys and its neighbours.
+
+    Eq. (3): query i meets key j exactly when |i // b - j // b| <= 1 and, if causal,
+    j <= i. Computes n * 3b scores, never n * n, and keeps none.
+
+    Args:
+        q: Queries, shape (..., n, d).
+        k: Keys, shape (..., n, d).
+        v: Values, shape (..., n, d_v).
+        num_blocks: How many blocks of equal size; must divide n.
+        block_size: b, tokens in a block, instead of num_blocks; any n, the last block
+            may be shorter.
+        causal: Also forbid the keys after the query.
+        key_keep: bool, broadcastable to (..., n), False = padding, never attended.
+        scale: Factor of the scores, by default 1 / sqrt(d).
+
+    Returns:
+        Shape (..., n, d_v). A query with no key left gets zeros.
+
+    Raises:
+        TypeError: If q, k, v are no floating-point tensors of one dtype, or a number of
+            blocks is no integer, or key_keep not boolean.
+        ValueError: If shapes do not fit, num_blocks does not divide n, or not exactly
+            one of num_blocks and block_size is given.
+
+    >>> q = torch.randn(2, 8, 96, 16)
+    >>> sparse_attention(q, q, q, num_blocks=6).shape
+    torch.Size([2, 8, 96, 16])
+    """
+    check_qkv(q, k, v)
+    check_key_keep(key_keep, k)
+    n, scale = check_same_length(q, k), check_scale(scale, q.shape[-1])
+    b = min(check_block(n, num_blocks, block_size), max(n, 1))
+    right = 0 if causal else b
+    keep = causal_blocks(b, q.device) if causal else None
+    return tiled_attention(q, k, v, keep, b, b, right, key_keep, scale)
+
+
+def causal_blocks(block_size: int, device: torch.device) -> Tensor:
+    """A block of queries sees the block before and, of its own block, what came before.
+
+    >>> causal_blocks(2, "cpu").int()
+    tensor([[1, 1, 1, 0],
+            [1, 1, 1, 1]], dtype=torch.int32)
+    """
+    query = torch.arange(block_size, device=device)[:, None]
+    return torch.arange(-block_size, block_size, device=device) <= query
+
+
+class SparseAttention(nn.Module):
+    """Block-sparse attention as a module without parameters; Q, K, V have d_k features.
+
+    `n` is the number of blocks, as in the source document.
+
+    >>> x = torch.randn(1, 12, 4)
+    >>> SparseAttention(d_k=4, n=3)(x, x, x).shape
+    torch.Size([1, 12, 4])
+    """
+
+    def __init__(self, d_k: int, n: int):
+        super().__init__()
+        self.d_k = check_count("d_k", d_k, least=1)
+        self.n = check_count("n", n, least=1)
+
+    def forward(self, Q: Tensor, K: Tensor, V: Tensor) -> Tensor:
+        """Eq. (3) with scale 1 / sqrt(d_k); Q, K: (..., n, d_k), V: (..., n, d_v)."""
+        if Q.shape[-1] != self.d_k:
+            raise ValueError(
+                f"Q must have d_k = {self.d_k} features, got shape {tuple(Q.shape)}"
+            )
+        return sparse_attention(Q, K, V, self.n)
+
+    def extra_repr(self) -> str:
+        return f"d_k={self.d_k}, n={self.n}"
