@@ -1,0 +1,340 @@
+"""What a pattern costs and how far it hears: closed forms, equal to brute force.
+
+Every function takes a pattern from ``patterns``: full, causal, local and adjacent
+blocks, their union with global tokens, and the intersection of any of these with
+``causal()``. FLOPs count a multiply-add as two operations.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from attn_tutorial.checks import check_count, check_window
+from attn_tutorial.patterns import Pattern, full
+
+__all__ = [
+    "LayerFlops",
+    "computed_pairs",
+    "crossover_length",
+    "flops",
+    "influence_spread",
+    "io_bytes",
+    "kept_pairs",
+    "layer_flops",
+    "layers_to_connect",
+    "reach",
+    "score_bytes",
+    "tile_tax",
+]
+
+
+class _Parts(NamedTuple):
+    """A pattern taken apart: causal or not, its band or blocks, its global tokens."""
+
+    causal: bool
+    base: Pattern | None
+    global_tokens: int
+
+
+def _take_apart(pattern: Pattern) -> _Parts:
+    if not isinstance(pattern, Pattern):
+        raise TypeError(f"pattern must be an attn_tutorial pattern, got {pattern!r}")
+    if pattern.name == "causal":
+        return _Parts(True, full(), 0)
+    if pattern.name in ("full", "local", "adjacent_blocks"):
+        return _Parts(False, pattern, 0)
+    if pattern.name == "global_tokens":
+        return _Parts(False, None, pattern["count"])
+    parts = [_take_apart(part) for part in pattern.parts]
+    if pattern.name == "union":
+        return _united(pattern, parts)
+    if pattern.name == "intersection":
+        return _made_causal(pattern, parts)
+    raise _no_closed_form(pattern)
+
+
+def _united(pattern: Pattern, parts: list[_Parts]) -> _Parts:
+    bases = [part.base for part in parts if part.base is not None]
+    if len(bases) > 1 or any(part.causal for part in parts):
+        raise _no_closed_form(pattern)
+    count = max(part.global_tokens for part in parts)
+    return _Parts(False, bases[0] if bases else None, count)
+
+
+def _made_causal(pattern: Pattern, parts: list[_Parts]) -> _Parts:
+    others = [part for part in parts if part != _Parts(True, full(), 0)]
+    if len(others) > 1:
+        raise _no_closed_form(pattern)
+    if not others:
+        return parts[0]
+    causal = others[0].causal or len(parts) > 1
+    return others[0]._replace(causal=causal)
+
+
+def _no_closed_form(pattern: Pattern) -> ValueError:
+    return ValueError(
+        f"pattern has no closed form here, got {pattern!r}; "
+        "count dense_mask(pattern, n) instead"
+    )
+
+
+def kept_pairs(pattern: Pattern, n: int) -> int:
+    """Number of (query, key) pairs that a pattern keeps among n tokens.
+
+    Eq. (4): n (2w + 1) - w (w + 1) for a window w < n, and 3 n b - 2 b^2 for
+    m = n / b >= 2 equal blocks. All patterns here are symmetric before ``causal()``,
+    which keeps the diagonal and half of the rest.
+
+    Example:
+        >>> from attn_tutorial.patterns import local
+        >>> kept_pairs(local(3), 24)
+        156
+    """
+    n = check_count("n", n, least=0)
+    causal, base, count = _take_apart(pattern)
+    count = min(count, n)
+    rest = n - count  # the tokens that are not global keep their own pattern
+    pairs = n * n - rest * rest + _base_pairs(base, rest, offset=count)
+    diagonal = count if base is None else n
+    return (pairs + diagonal) // 2 if causal else pairs
+
+
+def _base_pairs(base: Pattern | None, n: int, offset: int) -> int:
+    """Pairs among n tokens at positions offset, offset + 1, ..."""
+    if base is None or n == 0:
+        return 0
+    if base.name == "local":
+        window = min(base["window"], n - 1)
+        return n * (2 * window + 1) - window * (window + 1)
+    if base.name == "adjacent_blocks":
+        return _block_pairs(n, base["block_size"], offset)
+    return n * n
+
+
+def _block_pairs(n: int, size: int, offset: int) -> int:
+    """A first, whole middle and a last block: sum of s^2 + 2 s s_next over blocks."""
+    first = min(n, size - offset % size)
+    middle, last = divmod(n - first, size)
+    own = first**2 + middle * size**2 + last**2
+    if middle == 0:
+        return own + 2 * first * last
+    return own + 2 * (first * size + (middle - 1) * size**2 + size * last)
+
+
+def flops(pattern: Pattern, n: int, d: int, heads: int = 1) -> int:
+    """FLOPs of the two matrix products of attention, counting kept pairs only.
+
+    Eq. (5): 4 d per kept pair: 2 d for its score, 2 d to add its value.
+
+    Example:
+        >>> flops(full(), 1024, 64)
+        268435456
+    """
+    d = check_count("d", d, least=1)
+    return 4 * d * check_count("heads", heads, least=1) * kept_pairs(pattern, n)
+
+
+class LayerFlops(NamedTuple):
+    """Forward FLOPs of one Transformer layer, by part."""
+
+    attention: int
+    projections: int
+    mlp: int
+
+    @property
+    def attention_share(self) -> float:
+        """Attention's part of the layer's FLOPs, from 0 to 1."""
+        return self.attention / sum(self) if sum(self) else 0.0
+
+
+def layer_flops(
+    pattern: Pattern, n: int, d_model: int, expansion: int = 4
+) -> LayerFlops:
+    """FLOPs of one layer: attention, its four projections, and the MLP.
+
+    Eq. (6): 4 d_model per kept pair, 8 n d_model^2, and 4 e n d_model^2 for an MLP
+    that widens d_model by the factor e. The number of heads does not matter.
+    """
+    n = check_count("n", n, least=0)
+    square = n * check_count("d_model", d_model, least=1) ** 2
+    expansion = check_count("expansion", expansion, least=0)
+    return LayerFlops(flops(pattern, n, d_model), 8 * square, 4 * expansion * square)
+
+
+def crossover_length(d_model: int, expansion: int = 4) -> int:
+    """Length at which full attention costs as much as the rest of its layer.
+
+    Eq. (6) solved for n: 4 n^2 d = (8 + 4 e) n d^2, so n = (2 + e) d_model.
+
+    Example:
+        >>> crossover_length(768)
+        4608
+    """
+    d_model = check_count("d_model", d_model, least=1)
+    return (2 + check_count("expansion", expansion, least=0)) * d_model
+
+
+def score_bytes(
+    pattern: Pattern, n: int, heads: int = 1, bytes_per_number: int = 4
+) -> int:
+    """Memory of the scores of the kept pairs, if they are all stored at once.
+
+    Eq. (7): heads * kept pairs * bytes per number.
+    """
+    heads = check_count("heads", heads, least=1)
+    bytes_per_number = check_count("bytes_per_number", bytes_per_number, least=1)
+    return heads * kept_pairs(pattern, n) * bytes_per_number
+
+
+def io_bytes(n: int, d: int, heads: int = 1, bytes_per_number: int = 4) -> int:
+    """Memory of queries, keys, values and output together: 4 n d numbers a head."""
+    size = check_count("n", n, least=0) * check_count("d", d, least=1)
+    heads = check_count("heads", heads, least=1)
+    return 4 * size * heads * check_count("bytes_per_number", bytes_per_number, least=1)
+
+
+def computed_pairs(pattern: Pattern, n: int, tile: int) -> int:
+    """Pairs that a tiled routine computes: each tile of queries times its run of keys.
+
+    The run goes from the first to the last key that any query of the tile keeps.
+
+    Args:
+        pattern: Full, causal, local or adjacent blocks (no global tokens: their
+            keys are no single run).
+        n: Sequence length.
+        tile: Queries in a tile; the last tile may be shorter.
+
+    Raises:
+        ValueError: If the pattern has global tokens.
+    """
+    n = check_count("n", n, least=0)
+    tile = check_count("tile", tile, least=1)
+    causal, base, count = _take_apart(pattern)
+    if count or base is None:
+        raise ValueError(f"pattern must have no global tokens, got {pattern!r}")
+    total = 0
+    for start in range(0, n, tile):
+        stop = min(start + tile, n)
+        first, _ = _span(base, start, n)
+        last = stop - 1 if causal else _span(base, stop - 1, n)[1]
+        total += (stop - start) * (last - first + 1)
+    return total
+
+
+def _span(base: Pattern, position: int, n: int, layers: int = 1) -> tuple[int, int]:
+    """First and last token within ``layers`` hops of a position."""
+    if base.name == "local":
+        step = layers * base["window"]
+        return max(0, position - step), min(n - 1, position + step)
+    if base.name == "adjacent_blocks":
+        size = base["block_size"]
+        block = position // size
+        first = max(0, (block - layers) * size)
+        return first, min(n, (block + layers + 1) * size) - 1
+    return 0, n - 1
+
+
+def tile_tax(pattern: Pattern, n: int, tile: int) -> float:
+    """Computed pairs per kept pair: 1.0 means that no work is thrown away.
+
+    Eq. (8): computed_pairs / kept_pairs; about (2w + tile) / (2w + 1) for a window.
+
+    Example:
+        >>> from attn_tutorial.patterns import adjacent_blocks
+        >>> tile_tax(adjacent_blocks(64), 1024, tile=64)
+        1.0
+    """
+    pairs = kept_pairs(pattern, n)
+    return computed_pairs(pattern, n, tile) / pairs if pairs else 1.0
+
+
+def reach(pattern: Pattern, layers: int, n: int, position: int | None = None) -> int:
+    """Number of tokens that can influence one position after some layers.
+
+    Eq. (9): 2 L w + 1 for a window and (2 L + 1) b for adjacent blocks in the
+    interior, fewer at the ends and under ``causal()``. Counts the token itself,
+    which the residual connection carries.
+
+    Args:
+        pattern: The pattern of every layer.
+        layers: Number of layers L.
+        n: Sequence length.
+        position: The position asked about, 0 ... n - 1; the middle if None.
+
+    Example:
+        >>> from attn_tutorial.patterns import local
+        >>> reach(local(8), layers=4, n=1024)
+        65
+    """
+    n = check_count("n", n, least=1)
+    layers = check_count("layers", layers, least=0)
+    position = (
+        n // 2 if position is None else check_count("position", position, least=0)
+    )
+    if position >= n:
+        raise ValueError(f"position must be below n={n}, got {position}")
+    causal, base, count = _take_apart(pattern)
+    if layers == 0:
+        return 1
+    if not causal and count and (layers > 1 or position < count):
+        return n  # everyone is at most two hops away, through a global token
+    first, last = (position, position)
+    if base is not None:
+        first, last = _span(base, position, n, layers)
+    last = position if causal else last
+    return last - first + 1 + min(count, first)
+
+
+def layers_to_connect(pattern: Pattern, n: int) -> float:
+    """Layers until every token can be influenced by every token that it may hear.
+
+    Eq. (10): ceil((n - 1) / w) for a window, m - 1 for m adjacent blocks, and at
+    most 2 with a global token. Under ``causal()`` "may hear" means every earlier
+    token, and global tokens shorten nothing between two later ones.
+
+    Returns:
+        The number of layers, or ``math.inf`` if no depth suffices.
+
+    Example:
+        >>> from attn_tutorial.patterns import local
+        >>> layers_to_connect(local(64), 1024)
+        16
+    """
+    n = check_count("n", n, least=0)
+    causal, base, count = _take_apart(pattern)
+    if n <= 1:
+        return 0
+    count = min(count, n)
+    layers = max(1, _base_layers(base, n - count, offset=count))
+    if causal or not count:
+        return layers
+    return min(2, layers)
+
+
+def _base_layers(base: Pattern | None, n: int, offset: int) -> float:
+    """Layers until n tokens at positions offset, offset + 1, ... are connected."""
+    if n <= 1:
+        return 0
+    if base is None or (base.name == "local" and base["window"] == 0):
+        return math.inf
+    if base.name == "local":
+        return -(-(n - 1) // base["window"])
+    if base.name == "adjacent_blocks":
+        size = base["block_size"]
+        return (offset + n - 1) // size - offset // size
+    return 1
+
+
+def influence_spread(window: int, layers: int) -> float:
+    """Standard deviation, in tokens, of where a window's information comes from.
+
+    Eq. (14): sqrt(L w (w + 1) / 3). Each layer of uniform attention adds a step that
+    is uniform on -w ... w, with variance w (w + 1) / 3, and independent steps add.
+
+    Example:
+        >>> round(influence_spread(window=8, layers=4), 3)
+        9.798
+    """
+    window = check_window(window)
+    return math.sqrt(check_count("layers", layers, least=0) * window * (window + 1) / 3)

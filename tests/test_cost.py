@@ -1,0 +1,278 @@
+"""Every closed form equals a count over an explicitly built set of pairs."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attn_tutorial import cost
+from attn_tutorial.patterns import (
+    adjacent_blocks,
+    causal,
+    dilated,
+    full,
+    global_tokens,
+    local,
+    strided,
+)
+
+SIZES = [1, 2, 3, 4, 5, 7, 8, 12, 17, 24]
+
+
+def near(kind, size):
+    """The predicate by plain integers, written apart from the package."""
+    if kind == "local":
+        return lambda i, j: -size <= i - j <= size
+    if kind == "blocks":
+        return lambda i, j: abs(math.floor(i / size) - math.floor(j / size)) < 2
+    return lambda i, j: kind == "full"
+
+
+def cases():
+    bases = [("full", 0, full()), ("none", 0, None)]
+    bases += [("local", w, local(w)) for w in (0, 1, 2, 3, 7, 30)]
+    bases += [("blocks", b, adjacent_blocks(b)) for b in (1, 2, 3, 5, 30)]
+    for (kind, size, base), g, ahead in itertools.product(
+        bases, (0, 1, 2, 6, 40), (True, False)
+    ):
+        if base is None and g == 0:
+            continue
+        pattern = base
+        if g:
+            pattern = global_tokens(g) if base is None else base | global_tokens(g)
+        keep = near(kind, size)
+        yield (
+            pattern if ahead else causal() & pattern,
+            lambda i, j, keep=keep, g=g, ahead=ahead: (
+                (keep(i, j) or i < g or j < g) and (ahead or j <= i)
+            ),
+        )
+
+
+CASES = list(cases())
+IDS = [repr(pattern) for pattern, _ in CASES]
+
+
+def matrix(keep, n):
+    return torch.tensor([[keep(i, j) for j in range(n)] for i in range(n)]).reshape(
+        n, n
+    )
+
+
+@pytest.mark.equation(4)
+@pytest.mark.parametrize(("pattern", "keep"), CASES, ids=IDS)
+def test_kept_pairs_equals_a_count(pattern, keep):
+    for n in SIZES:
+        assert cost.kept_pairs(pattern, n) == int(matrix(keep, n).sum()), n
+
+
+def test_kept_pairs_of_nothing_is_zero():
+    assert all(cost.kept_pairs(pattern, 0) == 0 for pattern, _ in CASES)
+
+
+def test_kept_pairs_has_the_textbook_forms():
+    for n, w in ((24, 3), (1000, 64), (65536, 512)):
+        assert cost.kept_pairs(local(w), n) == n * (2 * w + 1) - w * (w + 1)
+    for m, b in ((2, 8), (16, 64), (100, 5)):
+        n = m * b
+        assert cost.kept_pairs(adjacent_blocks(b), n) == (3 * m - 2) * b * b
+        assert cost.kept_pairs(adjacent_blocks(b), n) == 3 * n * b - 2 * b * b
+
+
+@pytest.mark.equation(5)
+@pytest.mark.parametrize(("n", "d", "heads"), [(1, 1, 1), (7, 5, 3), (64, 16, 2)])
+def test_flops_counts_the_multiply_adds_of_both_products(n, d, heads):
+    products = 2 * (heads * n * n * d) + 2 * (heads * n * d * n)
+    assert cost.flops(full(), n, d, heads) == products
+    window = local(2)
+    assert cost.flops(window, n, d, heads) * n * n == products * cost.kept_pairs(
+        window, n
+    )
+
+
+@pytest.mark.equation(6)
+def test_layer_flops_equals_what_torch_counts():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    n, d = 48, 32
+    x, square = torch.randn(n, d), torch.randn(d, d)
+    wide, narrow = torch.randn(d, 4 * d), torch.randn(4 * d, d)
+
+    def count(run):
+        with FlopCounterMode(display=False) as counter:
+            run()
+        return counter.get_total_flops()
+
+    layer = cost.layer_flops(full(), n, d)
+    assert layer.attention == count(lambda: (x @ x.T) @ x)
+    assert layer.projections == count(lambda: [x @ square for _ in range(4)])
+    assert layer.mlp == count(lambda: (x @ wide) @ narrow)
+    total = layer.attention + layer.projections + layer.mlp
+    assert layer.attention_share == pytest.approx(layer.attention / total)
+    assert cost.layer_flops(full(), n, d, expansion=2).mlp == layer.mlp // 2
+    assert cost.layer_flops(full(), 0, d).attention_share == 0.0
+
+
+@pytest.mark.equation(6)
+@pytest.mark.parametrize(("d_model", "expansion"), [(64, 4), (768, 4), (100, 0)])
+def test_attention_is_half_of_the_layer_at_the_crossover(d_model, expansion):
+    n = cost.crossover_length(d_model, expansion)
+    layer = cost.layer_flops(full(), n, d_model, expansion)
+    assert layer.attention == layer.projections + layer.mlp
+    assert layer.attention_share == 0.5
+
+
+@pytest.mark.equation(7)
+def test_score_bytes_is_the_size_of_the_score_tensor():
+    scores = torch.zeros(3, 20, 20, dtype=torch.float64)
+    assert cost.score_bytes(full(), 20, 3, 8) == scores.numel() * 8
+    assert cost.score_bytes(full(), 20) == scores[0].float().numel() * 4
+    assert cost.score_bytes(local(1), 10, heads=2, bytes_per_number=2) == 2 * 28 * 2
+
+
+def test_io_bytes_is_the_size_of_four_tensors():
+    x = torch.zeros(3, 20, 16, dtype=torch.float64)
+    assert cost.io_bytes(20, 16, 3, 8) == 4 * x.numel() * 8
+    assert cost.io_bytes(20, 16) == 4 * 20 * 16 * 4
+
+
+def runs(keep, n, tile):
+    """Rectangle of each tile: its queries times the run from first to last key."""
+    total = 0
+    for start in range(0, n, tile):
+        rows = range(start, min(n, start + tile))
+        keys = [j for i in rows for j in range(n) if keep(i, j)]
+        total += len(rows) * (max(keys) - min(keys) + 1)
+    return total
+
+
+RUNS = [(p, k) for p, k in CASES if "global" not in repr(p)]
+
+
+@pytest.mark.equation(8)
+@pytest.mark.parametrize(("pattern", "keep"), RUNS, ids=[repr(p) for p, _ in RUNS])
+def test_tile_tax_equals_rectangles_over_kept_pairs(pattern, keep):
+    for n, tile in itertools.product(SIZES, (1, 2, 3, 4, 50)):
+        computed = runs(keep, n, tile)
+        assert cost.computed_pairs(pattern, n, tile) == computed, (n, tile)
+        expected = computed / int(matrix(keep, n).sum())
+        assert cost.tile_tax(pattern, n, tile) == pytest.approx(expected)
+
+
+def test_blocks_cut_on_tiles_pay_no_tax():
+    assert cost.tile_tax(adjacent_blocks(8), 64, tile=8) == 1.0
+    assert cost.tile_tax(local(8), 64, tile=8) > 1.0
+    assert cost.tile_tax(local(8), 0, tile=8) == 1.0
+
+
+def heard(keep, n, layers):
+    """Who has influenced whom: one hop a layer, each token keeping what it has."""
+    known = [{i} for i in range(n)]
+    for _ in range(layers):
+        known = [
+            set().union(known[i], *(known[j] for j in range(n) if keep(i, j)))
+            for i in range(n)
+        ]
+    return known
+
+
+@pytest.mark.equation(9)
+@pytest.mark.parametrize(("pattern", "keep"), CASES, ids=IDS)
+def test_reach_equals_tokens_found_by_walking(pattern, keep):
+    for n, layers in itertools.product((1, 4, 7, 17), (0, 1, 2, 3)):
+        known = heard(keep, n, layers)
+        for position in range(n):
+            assert cost.reach(pattern, layers, n, position) == len(known[position])
+        assert cost.reach(pattern, layers, n) == len(known[n // 2])
+
+
+@pytest.mark.equation(10)
+@pytest.mark.parametrize(("pattern", "keep"), CASES, ids=IDS)
+def test_layers_to_connect_equals_the_first_depth_that_connects(pattern, keep):
+    ahead = not repr(pattern).startswith("intersection")
+    for n in (0, 1, 2, 3, 7, 12):
+        goal = [set(range(n if ahead else i + 1)) for i in range(n)]
+        depths = [d for d in range(n + 1) if heard(keep, n, d) == goal]
+        expected = depths[0] if depths else math.inf
+        assert cost.layers_to_connect(pattern, n) == expected, n
+
+
+@pytest.mark.equation(14)
+@pytest.mark.parametrize(("window", "layers"), [(0, 3), (1, 1), (4, 6), (8, 3)])
+def test_influence_spread_equals_the_exact_convolution(window, layers):
+    step = torch.full((2 * window + 1,), 1 / (2 * window + 1), dtype=torch.float64)
+    share = torch.ones(1, dtype=torch.float64)
+    for _ in range(layers):
+        padded = torch.nn.functional.pad(share, (2 * window, 2 * window))
+        share = padded.unfold(0, 2 * window + 1, 1) @ step
+    lag = torch.arange(len(share), dtype=torch.float64) - (len(share) - 1) / 2
+    spread = float((share * lag**2).sum().sqrt())
+    assert cost.influence_spread(window, layers) == pytest.approx(spread)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 40), st.integers(0, 45), st.integers(0, 45), st.booleans())
+def test_kept_pairs_of_a_window_with_global_tokens(n, w, g, ahead):
+    pattern = local(w) | global_tokens(g)
+    pattern = pattern if ahead else pattern & causal()
+    kept = sum(
+        (abs(i - j) <= w or i < g or j < g) and (ahead or j <= i)
+        for i in range(n)
+        for j in range(n)
+    )
+    assert cost.kept_pairs(pattern, n) == kept
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        strided(3),
+        dilated(2, 2),
+        local(1) | adjacent_blocks(2),
+        (causal() & local(1)) | global_tokens(1),
+        local(1) & adjacent_blocks(2),
+    ],
+    ids=repr,
+)
+def test_a_pattern_without_closed_form_is_refused_by_name(pattern):
+    with pytest.raises(ValueError, match="no closed form") as error:
+        cost.kept_pairs(pattern, 8)
+    assert "dense_mask" in str(error.value)
+
+
+def test_causal_twice_is_causal_once():
+    assert cost.kept_pairs(causal() & causal(), 7) == 28
+    assert cost.kept_pairs(causal() & local(2) & causal(), 7) == 18
+    assert cost.kept_pairs(causal() & (causal() & local(2)), 7) == 18
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: cost.kept_pairs("local", 4), TypeError, "pattern .*'local'"),
+        (lambda: cost.kept_pairs(full(), -1), ValueError, "n must be .*-1"),
+        (lambda: cost.kept_pairs(full(), 2.5), TypeError, "n must be .*2.5"),
+        (lambda: cost.kept_pairs(full(), True), TypeError, "n must be .*True"),
+        (lambda: cost.flops(full(), 4, 0), ValueError, "d must be at least 1.*0"),
+        (lambda: cost.flops(full(), 4, 4, 0), ValueError, "heads .*0"),
+        (lambda: cost.score_bytes(full(), 4, 1, 0), ValueError, "bytes_per_number"),
+        (lambda: cost.io_bytes(4, 0), ValueError, "d must be at least 1"),
+        (lambda: cost.layer_flops(full(), 4, 0), ValueError, "d_model"),
+        (lambda: cost.crossover_length(0), ValueError, "d_model"),
+        (lambda: cost.computed_pairs(full(), 4, 0), ValueError, "tile .*0"),
+        (lambda: cost.tile_tax(local(1) | global_tokens(1), 4, 2), ValueError, "glob"),
+        (lambda: cost.computed_pairs(global_tokens(1), 4, 2), ValueError, "global"),
+        (lambda: cost.reach(full(), -1, 4), ValueError, "layers .*-1"),
+        (lambda: cost.reach(full(), 1, 0), ValueError, "n must be at least 1"),
+        (lambda: cost.reach(full(), 1, 4, 4), ValueError, "position .*n=4.*4"),
+        (lambda: cost.reach(full(), 1, 4, -1), ValueError, "position .*-1"),
+        (lambda: cost.influence_spread(-1, 1), ValueError, "window .*-1"),
+        (lambda: cost.influence_spread(1, -1), ValueError, "layers .*-1"),
+    ],
+)
+def test_bad_input_is_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
