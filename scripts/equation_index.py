@@ -1,0 +1,196 @@
+"""Write book/equations.md: each equation, its function, its tests, its chapter.
+
+Everything is read from the sources, nothing is imported:
+a function says ``Eq. (N)`` in its docstring (the first number there counts), a test
+is marked ``@pytest.mark.equation(N)``, and one chapter shows ``\\tag{N}``.
+
+    python scripts/equation_index.py            # write the page
+    python scripts/equation_index.py --check    # exit 1 if it is stale or has an orphan
+"""
+
+import argparse
+import ast
+import json
+import re
+import sys
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = "book/equations.md"
+
+NAMES = {
+    1: "Attention",
+    2: "Local attention",
+    3: "Block-sparse attention",
+    4: "Kept pairs",
+    5: "FLOPs of attention",
+    6: "FLOPs of a layer",
+    7: "Memory of the scores",
+    8: "Tile tax",
+    9: "Reach after L layers",
+    10: "Layers until everyone is connected",
+    11: "Online softmax",
+    12: "Gradients",
+    13: "Multi-head attention",
+    14: "Spread of influence",
+    15: "Patterns and their algebra",
+}
+
+LABEL = re.compile(r"Eq\. \((\d+)\)")
+TAG = re.compile(r"\\tag\{(\d+)\}")
+DISPLAY = re.compile(
+    r"\$\$(.+?)\$\$|(\\begin\{(equation|align)\*?\}.+?\\end\{\3\*?\})", re.DOTALL
+)
+
+HEAD = """\
+# Equation index
+
+Every numbered equation of the book with its three partners: the function that computes
+it, the tests that compare the function with an independent computation, and the chapter
+that derives it. This page is generated from the sources, and a test fails when an
+equation lacks one of its partners.
+"""
+
+
+@dataclass
+class Equation:
+    """What was found for one number."""
+
+    tex: list[str] = field(default_factory=list)
+    chapters: list[str] = field(default_factory=list)
+    functions: list[str] = field(default_factory=list)
+    tests: list[str] = field(default_factory=list)
+
+
+def collect(root: Path) -> dict[int, Equation]:
+    found = defaultdict(Equation, {number: Equation() for number in NAMES})
+    for path in sorted((root / "attn_tutorial").rglob("*.py")):
+        for number, name in functions(path, root):
+            found[number].functions.append(name)
+    for path in sorted((root / "tests").rglob("test_*.py")):
+        for number, name in tests(path, root):
+            found[number].tests.append(name)
+    for path in sorted((root / "notebooks").glob("*.ipynb")):
+        for number, tex in displayed(path):
+            found[number].chapters.append(path.stem)
+            found[number].tex.append(tex)
+    return dict(sorted(found.items()))
+
+
+def functions(path: Path, root: Path):
+    """Yield (number, dotted name) for the public functions and classes of a module."""
+    module = ".".join(path.relative_to(root).with_suffix("").parts)
+    for name, node in definitions(ast.parse(path.read_text(encoding="utf-8"))):
+        if any(part.startswith("_") for part in name.split(".")):
+            continue
+        match = LABEL.search(ast.get_docstring(node) or "")
+        if match:
+            yield int(match[1]), f"{module}.{name}"
+
+
+def definitions(tree: ast.AST, prefix: str = ""):
+    """Yield (qualified name, node) for functions, classes and methods."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    for node in getattr(tree, "body", []):
+        if isinstance(node, kinds):
+            yield prefix + node.name, node
+            if isinstance(node, ast.ClassDef):
+                yield from definitions(node, f"{prefix}{node.name}.")
+
+
+def tests(path: Path, root: Path):
+    """Yield (number, test id) for tests marked with an equation's number."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    file = path.relative_to(root).as_posix()
+    for name, node in definitions(tree):
+        for decorator in node.decorator_list:
+            for number in marked(decorator):
+                yield number, f"{file}::{name.replace('.', '::')}"
+
+
+def marked(decorator: ast.expr) -> list[int]:
+    """Numbers in ``pytest.mark.equation(...)``; none for other decorators."""
+    if not isinstance(decorator, ast.Call):
+        return []
+    if ast.unparse(decorator.func) != "pytest.mark.equation":
+        return []
+    return [argument.value for argument in decorator.args]
+
+
+def displayed(path: Path):
+    """Yield (number, TeX) for the tagged equations in a notebook's text."""
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] != "markdown":
+            continue
+        text = "".join(cell["source"])
+        for match in DISPLAY.finditer(text):
+            tex = match[1] or match[2]
+            for number in TAG.findall(tex):
+                yield int(number), TAG.sub("", tex).strip()
+
+
+def problems(found: dict[int, Equation]) -> list[str]:
+    """One sentence for each missing or doubled partner of an equation."""
+    messages = []
+    for number, equation in found.items():
+        if number not in NAMES:
+            messages.append(f"Eq. ({number}) is not in the list of equations")
+        for partner in ("functions", "tests", "chapters"):
+            if not getattr(equation, partner):
+                messages.append(f"Eq. ({number}) has no {partner[:-1]}")
+        if len(equation.chapters) > 1:
+            places = ", ".join(equation.chapters)
+            messages.append(f"Eq. ({number}) is tagged more than once: {places}")
+    return messages
+
+
+def page(found: dict[int, Equation], root: Path) -> str:
+    """The text of the index."""
+    parts = [HEAD]
+    for number, equation in found.items():
+        parts.append(f"## ({number}) {NAMES.get(number, 'Unknown')}\n")
+        parts += [f"$$\n{tex}\n$$\n" for tex in equation.tex]
+        functions = ", ".join(f"{{py:obj}}`{name}`" for name in equation.functions)
+        chapters = ", ".join(chapter_link(name, root) for name in equation.chapters)
+        parts.append(f"- **Computed by** {functions or 'nothing yet'}")
+        parts.append(f"- **Derived in** {chapters or 'no chapter yet'}")
+        parts.append(f"- **Tested by** {test_list(equation.tests) or 'nothing yet'}\n")
+    return "\n".join(parts)
+
+
+def test_list(tests: list[str]) -> str:
+    by_file = defaultdict(list)
+    for test in tests:
+        file, name = test.split("::", 1)
+        by_file[file].append(f"`{name}`")
+    return "; ".join(f"`{file}`: {', '.join(names)}" for file, names in by_file.items())
+
+
+def chapter_link(name: str, root: Path) -> str:
+    notebook = json.loads((root / f"notebooks/{name}.ipynb").read_text("utf-8"))
+    title = "".join(notebook["cells"][0]["source"]).splitlines()[0].lstrip("# ")
+    return f"[{title}](../notebooks/{name}.ipynb)"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="compare, do not write")
+    parser.add_argument("--root", type=Path, default=ROOT, help="the repository")
+    options = parser.parse_args(arguments)
+    found = collect(options.root)
+    text, file = page(found, options.root), options.root / PAGE
+    messages = problems(found)
+    if options.check:
+        if not file.exists() or file.read_text(encoding="utf-8") != text:
+            messages.append(f"{PAGE} is stale: run `make index`")
+    else:
+        file.write_text(text, encoding="utf-8")
+    for message in messages:
+        print(message, file=sys.stderr)
+    return int(options.check and bool(messages))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""The equation index is current and complete, and its check can fail."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def load_script():
+    path = ROOT / "scripts/equation_index.py"
+    spec = importlib.util.spec_from_file_location("equation_index", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+index = load_script()
+
+
+def test_the_index_of_this_repository_is_current_and_complete(capsys):
+    assert index.main(["--check"]) == 0, capsys.readouterr().err
+
+
+MODULE = '''
+"""About Eq. (7)."""
+
+def first(x):
+    """Eq. (1): twice x, which is not Eq. (2)."""
+
+class Second:
+    """A class."""
+
+    def forward(self, x):
+        """Eq. (2): nothing."""
+
+def _private(x):
+    """Eq. (9): not for readers."""
+'''
+
+TESTS = """
+import pytest
+
+@pytest.mark.equation(1)
+def test_first(): ...
+
+class TestSecond:
+    @pytest.mark.parametrize("n", [1])
+    @pytest.mark.equation(2)
+    def test_forward(self, n): ...
+
+TEXT = "@pytest.mark.equation(3)"
+"""
+
+CHAPTER = ["# A chapter\n", "$$y = 2x \\tag{1}$$\n", "and\n$$\nz = 0 \\tag{2}\n$$\n"]
+
+
+def write_chapter(root: Path, name: str, source: list[str]) -> None:
+    cells = [
+        {"cell_type": "markdown", "source": source},
+        {"cell_type": "code", "source": ["# $$ \\tag{8} $$"]},
+    ]
+    (root / f"notebooks/{name}.ipynb").write_text(json.dumps({"cells": cells}))
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """A repository with two equations and nothing missing."""
+    monkeypatch.setattr(index, "NAMES", {1: "Double", 2: "Nothing"})
+    for folder in ("attn_tutorial", "tests", "notebooks", "book"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "attn_tutorial/rule.py").write_text(MODULE)
+    (tmp_path / "tests/test_rule.py").write_text(TESTS)
+    write_chapter(tmp_path, "chapter", CHAPTER)
+    assert index.main(["--root", str(tmp_path)]) == 0
+    return tmp_path
+
+
+def check(root: Path) -> int:
+    return index.main(["--check", "--root", str(root)])
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_a_complete_repository_passes(small):
+    assert check(small) == 0
+
+
+def test_the_page_names_all_four_partners(small):
+    text = (small / index.PAGE).read_text()
+    assert "## (1) Double\n\n$$\ny = 2x\n$$" in text
+    assert "{py:obj}`attn_tutorial.rule.first`" in text
+    assert "{py:obj}`attn_tutorial.rule.Second.forward`" in text
+    assert "`tests/test_rule.py`: `TestSecond::test_forward`" in text
+    assert "[A chapter](../notebooks/chapter.ipynb)" in text
+
+
+def test_only_the_first_number_of_a_public_docstring_counts(small):
+    found = index.collect(small)
+    assert sorted(found) == [1, 2]
+    assert found[2].functions == ["attn_tutorial.rule.Second.forward"]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("attn_tutorial/rule.py", "Eq. (1): twice", "Twice", "Eq. (1) has no function"),
+        ("tests/test_rule.py", "@pytest.mark.equation(2)", "", "Eq. (2) has no test"),
+        ("tests/test_rule.py", "equation(1)", "equation(5)", "Eq. (5) is not in the"),
+        ("tests/test_rule.py", "equation(1)", "equation(5)", "Eq. (5) has no function"),
+        ("notebooks/chapter.ipynb", "tag{2}", "tag{6}", "Eq. (2) has no chapter"),
+        ("notebooks/chapter.ipynb", "tag{2}", "tag{6}", "Eq. (6) has no test"),
+        ("notebooks/chapter.ipynb", "tag{2}", "tag{1}", "(1) is tagged more than once"),
+        ("notebooks/chapter.ipynb", "$$y", "y", "Eq. (1) has no chapter"),
+    ],
+)
+def test_an_orphan_fails_the_check(small, capsys, file, old, new, message):
+    replace(small / file, old, new)
+    index.main(["--root", str(small)])  # the page is current: only the orphan is left
+    capsys.readouterr()
+    assert check(small) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert "stale" not in error
+
+
+def test_the_same_number_in_two_chapters_fails_the_check(small, capsys):
+    write_chapter(small, "other", CHAPTER[:2])
+    index.main(["--root", str(small)])
+    assert check(small) == 1
+    assert "tagged more than once: chapter, other" in capsys.readouterr().err
+
+
+def test_a_stale_page_fails_the_check_and_is_left_alone(small, capsys):
+    replace(small / "attn_tutorial/rule.py", "def first", "def renamed")
+    before = (small / index.PAGE).read_text()
+    assert check(small) == 1
+    assert "stale" in capsys.readouterr().err
+    assert (small / index.PAGE).read_text() == before
+
+
+def test_a_missing_page_fails_the_check(small):
+    (small / index.PAGE).unlink()
+    assert check(small) == 1
+
+
+def test_equations_are_found_in_every_way_to_display_them(tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    source = [
+        "$$a \\tag{1}$$ text\n$$\nb\n\\tag{2}\n$$\n",
+        "\\begin{align}\nc &= d \\tag{3} \\\\ e &= f \\tag{4}\n\\end{align}\n",
+    ]
+    write_chapter(tmp_path, "chapter", source)
+    found = list(index.displayed(tmp_path / "notebooks/chapter.ipynb"))
+    assert [number for number, _ in found] == [1, 2, 3, 4]
+    assert found[1] == (2, "b")
