@@ -47,6 +47,7 @@ class Allocations(TorchDispatchMode):
 
     Views and in-place operations add nothing. It counts what is written, not
     what is alive at one moment: memory freed and taken again counts again.
+    ``largest`` holds the bytes of the largest single result.
 
     Attributes:
         by_operation: Bytes for each operation, by its name.
@@ -62,6 +63,7 @@ class Allocations(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.by_operation: Counter[str] = Counter()
+        self.largest = 0
 
     @property
     def bytes(self) -> int:
@@ -74,8 +76,9 @@ class Allocations(TorchDispatchMode):
         old = {t.untyped_storage().data_ptr() for t in _tensors((args, kwargs))}
         for tensor in _tensors(result):
             if tensor.untyped_storage().data_ptr() not in old:
-                name = func.overloadpacket.__name__
-                self.by_operation[name] += tensor.untyped_storage().nbytes()
+                size = tensor.untyped_storage().nbytes()
+                self.by_operation[func.overloadpacket.__name__] += size
+                self.largest = max(self.largest, size)
         return result
 
 
