@@ -1,5 +1,7 @@
 """Eq. (2): local (sliding-window) attention."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor, nn
 

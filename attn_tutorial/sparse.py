@@ -1,5 +1,7 @@
 """Eq. (3): block-sparse attention, each block with itself and the two beside it."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor, nn
 

@@ -6,6 +6,8 @@ view, so no key is copied, and no more scores exist at a time than one slab of t
 has: memory grows with n, not with n * n, forward and backward.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from typing import NamedTuple
 
