@@ -1,0 +1,128 @@
+"""What several tests share: the repository's root and a browser on the built site."""
+
+import functools
+import http.server
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+HTML = ROOT / "_build" / "html"
+BROWSERS = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+)
+FLAGS = [
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-dev-shm-usage",
+    "--disable-gpu",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+def missing(what: str):
+    """Skip at home; fail where nobody would see the skip."""
+    if os.environ.get("CI"):
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves files without a line on the terminal for each."""
+
+    def log_message(self, *args):
+        """Say nothing."""
+
+
+@pytest.fixture(scope="session")
+def site():
+    """The address of the built site, served on this computer."""
+    if not (HTML / "index.html").exists():
+        missing("the site is not built: run 'make book'")
+    handler = functools.partial(QuietHandler, directory=str(HTML))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """One Chromium for all tests, from the system."""
+    from playwright.sync_api import sync_playwright
+
+    names = (os.environ.get("CHROMIUM", ""), *BROWSERS)
+    executable = next(filter(None, map(shutil.which, filter(None, names))), None)
+    if executable is None:
+        missing("no Chromium or Chrome found: install it, or set CHROMIUM to its path")
+    root = hasattr(os, "geteuid") and os.geteuid() == 0
+    flags = FLAGS + (["--no-sandbox"] if root else [])
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=flags)
+        yield browser
+        browser.close()
+
+
+class Tab:
+    """A browser page that remembers what went wrong and lets nothing out."""
+
+    def __init__(self, browser, site: str):
+        self.site = site
+        self.outside, self.failed, self.errors = [], [], []
+        self.page = browser.new_context(reduced_motion="reduce").new_page()
+        self.page.route("**/*", self._route)
+        self.page.on("requestfailed", lambda r: self.failed.append(r.url))
+        self.page.on("response", self._response)
+        self.page.on("pageerror", lambda e: self.errors.append(str(e)))
+        self.page.on("console", self._console)
+
+    def _route(self, route):
+        allowed = (self.site, "data:", "blob:", "file:")
+        if route.request.url.startswith(allowed):
+            route.continue_()
+        else:
+            self.outside.append(route.request.url)
+            route.abort()
+
+    def _response(self, response):
+        if response.status >= 400:
+            self.failed.append(f"{response.status} {response.url}")
+
+    def _console(self, message):
+        if message.type == "error":
+            self.errors.append(message.text)
+
+    def open(self, path: str, *, width: int = 1280, scheme: str = "light"):
+        """Load a page of the site and wait until its mathematics is set."""
+        self.outside.clear(), self.failed.clear(), self.errors.clear()
+        self.page.set_viewport_size({"width": width, "height": 900})
+        address = path if path.startswith("file:") else self.site + path
+        self.page.goto(address, wait_until="load")
+        self.page.evaluate(
+            "mode => { document.documentElement.dataset.theme = mode }", scheme
+        )
+        self.page.evaluate("() => window.MathJax?.startup?.promise")
+        return self.page
+
+    def assert_clean(self):
+        """Nothing left this computer, nothing was missing, no script failed."""
+        assert not self.outside, f"requests to other hosts: {self.outside}"
+        assert not self.failed, f"failed requests: {self.failed}"
+        assert not self.errors, f"script errors: {self.errors}"
+
+
+@pytest.fixture(scope="session")
+def tab(chromium, site):
+    """One browser tab, used by one test after the other."""
+    tab = Tab(chromium, site)
+    yield tab
+    tab.page.context.close()

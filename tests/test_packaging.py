@@ -1,0 +1,248 @@
+"""The files around the package agree with one another."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+
+import nbformat
+import pytest
+import yaml
+from conftest import ROOT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+sys.path.insert(0, str(ROOT / "scripts"))
+import execute
+import publish_as
+
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+ADDRESS = r"https://github\.com/([\w.-]+/[\w-]+)"
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+# One address
+
+
+def slug(root=ROOT) -> str:
+    return "/".join(publish_as.current_address(root))
+
+
+def addresses(root) -> dict[str, set[str]]:
+    """The repository's address as each file that repeats it has it."""
+    text = {path: (root / path).read_text() for path in publish_as.FILES}
+    project = tomllib.loads(text["pyproject.toml"])["project"]
+    citation = yaml.safe_load(text["CITATION.cff"])
+    found = {
+        "pyproject.toml": re.findall(ADDRESS, json.dumps(project["urls"])),
+        "CITATION.cff": re.findall(ADDRESS, citation["repository-code"]),
+        "README.md: badges": re.findall(rf"\]\({ADDRESS}/actions", text["README.md"]),
+        "README.md: clone": re.findall(rf"git clone {ADDRESS}", text["README.md"]),
+    }
+    for path in sorted((root / "notebooks").glob("*.ipynb")):
+        setup = set_up_cell(path)
+        found[path.name] = re.findall(rf'git\+{ADDRESS}"', setup)
+    return {place: set(slugs) for place, slugs in found.items()}
+
+
+def set_up_cell(path) -> str:
+    cells = nbformat.read(path, as_version=4).cells
+    return next(cell.source for cell in cells if cell.cell_type == "code")
+
+
+def pages_address(root) -> str:
+    owner, repo = publish_as.current_address(root)
+    return f"https://{owner}.github.io/{repo}/"
+
+
+def test_every_file_has_the_address_of_config_yml():
+    assert addresses(ROOT) == {place: {slug()} for place in addresses(ROOT)}
+    for name in ("README.md", "CITATION.cff", "pyproject.toml"):
+        assert pages_address(ROOT) in read(name), name
+
+
+def test_publish_as_sets_the_address_everywhere(tmp_path):
+    for name in (*publish_as.FILES, "book", "notebooks"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
+        copy(ROOT / name, tmp_path / name)
+    old = publish_as.current_address(tmp_path)
+    publish_as.publish_as(tmp_path, "ada-l", "attention.notes")
+    assert slug(tmp_path) == "ada-l/attention.notes"
+    for path in publish_as.files_with_address(tmp_path):
+        text = path.read_text(encoding="utf-8")
+        assert "/".join(old) not in text, path
+        assert f"{old[0]}.github.io" not in text, path
+    assert publish_as.publish_as(tmp_path, *old), "no way back"
+    for path in publish_as.files_with_address(tmp_path):
+        same = ROOT / path.relative_to(tmp_path)
+        assert path.read_bytes() == same.read_bytes(), path
+
+
+@pytest.mark.parametrize("names", [("", "x"), ("a b", "x"), ("a", "x/y"), ("a", "x.")])
+def test_publish_as_refuses_what_is_no_name(tmp_path, names):
+    with pytest.raises(ValueError, match=r"(OWNER|REPO) must be a name"):
+        publish_as.publish_as(ROOT, *names)
+
+
+def test_a_longer_name_is_another_repository():
+    text = "see me/book, not me/book-two, not.me/book or some/book"
+    new = publish_as.replace_address(text, ("me", "book"), ("you", "tome"))
+    assert new == "see you/tome, not me/book-two, not.me/book or some/book"
+
+
+# Versions
+
+
+def pins(name: str) -> dict[str, str]:
+    """Package name -> exact version, for a requirements file and those it includes."""
+    found = {}
+    for line in read(name).splitlines():
+        line = line.split("#")[0].strip()
+        if line.startswith("-r "):
+            found |= pins(line.removeprefix("-r "))
+        elif line:
+            package, _, version = line.partition("==")
+            assert version, f"{name}: {line!r} is not an exact pin"
+            found[canonicalize_name(package)] = version
+    return found
+
+
+def ranges() -> list[Requirement]:
+    project = PYPROJECT["project"]
+    extras = project["optional-dependencies"].values()
+    lines = [*project["dependencies"], *(line for extra in extras for line in extra)]
+    found = map(Requirement, lines)
+    return [r for r in found if canonicalize_name(r.name) != "attn-tutorial"]
+
+
+def test_pins_lie_in_the_ranges_of_pyproject():
+    exact = pins("requirements.txt")
+    for requirement in ranges():
+        version = exact.get(canonicalize_name(requirement.name))
+        assert version, f"requirements.txt does not pin {requirement.name}"
+        assert requirement.specifier.contains(version), (requirement, version)
+
+
+def test_torch_is_pinned_and_the_site_does_without_it():
+    assert pins("requirements.txt")["torch"] == "2.13.0"
+    assert "torch" not in pins("requirements/book.txt")
+
+
+def test_no_file_names_a_package_index():
+    names = ["requirements.txt", "requirements/book.txt", "Makefile", "pyproject.toml"]
+    for name in names:
+        assert not re.search(r"index-url|find-links|://[^\s\"]*simple", read(name)), (
+            name
+        )
+
+
+def test_citation_and_package_have_one_version():
+    citation = yaml.safe_load(read("CITATION.cff"))
+    assert str(citation["version"]) == PYPROJECT["project"]["version"]
+
+
+# Commands and chapters
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "book/how_to_use.md"])
+def test_every_make_command_in_the_text_exists(name):
+    targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), re.M))
+    named = set(re.findall(r"(?:^|`)make ([a-z][a-z-]*)", read(name), re.M))
+    assert named and named <= targets, named - targets
+
+
+def test_links_in_the_readme_lead_somewhere():
+    for target in re.findall(r"\]\(((?!https?:)[^)#]+)", read("README.md")):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_table_of_contents_names_every_notebook():
+    listed = set(re.findall(r"file: (notebooks/\w+)", read("_toc.yml")))
+    assert listed == {f"notebooks/{path.stem}" for path in NOTEBOOKS}
+
+
+def test_all_chapters_start_with_the_same_set_up_cell():
+    cells = {set_up_cell(path) for path in NOTEBOOKS}
+    assert len(cells) == 1, f"{len(cells)} different set-up cells"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_chapters_are_stored_the_way_the_script_writes_them(path):
+    notebook = nbformat.read(path, as_version=4)
+    assert notebook.metadata == execute.METADATA
+    for cell in notebook.cells:
+        execute.clean_cell(cell)
+    ids = [cell.id for cell in notebook.cells]
+    assert len(set(ids)) == len(ids)
+    text = nbformat.writes(notebook)
+    assert path.read_text(encoding="utf-8") == text.rstrip("\n") + "\n"
+
+
+# Imports
+
+BLOCKED = "import sys; sys.modules.update(dict.fromkeys({names}))\n{code}"
+OPTIONAL = ["matplotlib", "numpy", "ipywidgets", "IPython", "triton", "transformers"]
+
+
+def run_without(names: list[str], code: str) -> subprocess.CompletedProcess:
+    """Run code in a fresh interpreter in which the named modules cannot be imported."""
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", BLOCKED.format(names=names, code=code)],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_core_needs_only_torch():
+    code = (
+        "import torch, attn_tutorial as at\n"
+        "x = torch.ones(1, 8, 4)\n"
+        "assert at.local_attention(x, x, x, window=1).shape == (1, 8, 4)\n"
+        "assert at.sparse_attention(x, x, x, block_size=2).shape == (1, 8, 4)\n"
+        "at.cost.kept_pairs(at.patterns.local(1), 8)\n"
+    )
+    done = run_without(OPTIONAL, code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_blocking_an_import_works():
+    done = run_without(["torch"], "import attn_tutorial")
+    assert "ModuleNotFoundError" in done.stderr or "ImportError" in done.stderr
+
+
+# The script that runs notebooks
+
+
+def write_notebook(path, source: str):
+    cell = nbformat.v4.new_code_cell(source, id="a")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+
+
+def test_a_second_run_writes_the_same_bytes(tmp_path):
+    path = tmp_path / "x.ipynb"
+    write_notebook(path, "print(0.5)\n0.25")
+    execute.execute(path)
+    first = path.read_bytes()
+    execute.execute(path)
+    assert path.read_bytes() == first
+    assert b'"0.25"' in first and b"0.5" in first
+
+
+@pytest.mark.parametrize("source", ["1 / 0", "import sys\n_ = sys.stderr.write('x')"])
+def test_a_run_that_complains_writes_nothing(tmp_path, source):
+    path = tmp_path / "x.ipynb"
+    write_notebook(path, source)
+    before = path.read_bytes()
+    with pytest.raises((Exception, SystemExit)):
+        execute.execute(path)
+    assert path.read_bytes() == before
