@@ -1,0 +1,243 @@
+"""Multi-head attention and the small models against PyTorch's own layers."""
+
+import pytest
+import torch
+from torch import nn
+
+import attn_tutorial as at
+from attn_tutorial import modules, patterns
+from attn_tutorial.modules import (
+    Block,
+    ConvolutionLayer,
+    MultiHeadAttention,
+    RecurrentLayer,
+    Transformer,
+    Translator,
+    pattern_attention,
+    sinusoidal_positions,
+)
+
+FAST = {
+    "local": patterns.local(2),
+    "causal local": patterns.causal() & patterns.local(3),
+    "local causal": patterns.local(3) & patterns.causal(),
+    "blocks": patterns.adjacent_blocks(3),
+    "causal blocks": patterns.adjacent_blocks(2) & patterns.causal(),
+}
+MASKED = {
+    "full": patterns.full(),
+    "causal": patterns.causal(),
+    "global": patterns.local(1) | patterns.global_tokens(2),
+    "both": patterns.local(2) & patterns.adjacent_blocks(2),
+    "nested": patterns.causal() & (patterns.local(1) | patterns.strided(3)),
+}
+
+
+def heads(n_q=7, n_k=7, seed=0):
+    """Float64 queries, keys and values, shape (2, 3, n, 4)."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = (n_q, n_k, n_k)
+    shapes = [(2, 3, n, 4) for n in sizes]
+    return [torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes]
+
+
+def copied(layer):
+    """PyTorch's own layer with the weights of ``layer``."""
+    width = layer.query.weight.shape[0]
+    other = nn.MultiheadAttention(width, layer.num_heads, batch_first=True).double()
+    parts = (layer.query, layer.key, layer.value)
+    with torch.no_grad():
+        other.in_proj_weight.copy_(torch.cat([p.weight for p in parts]))
+        other.in_proj_bias.copy_(torch.cat([p.bias for p in parts]))
+        other.out_proj.weight.copy_(layer.output.weight)
+        other.out_proj.bias.copy_(layer.output.bias)
+    return other
+
+
+@pytest.mark.equation(13)
+@pytest.mark.parametrize("num_heads", [1, 2, 4])
+def test_multi_head_attention_equals_pytorch(num_heads):
+    torch.manual_seed(0)
+    layer = MultiHeadAttention(8, num_heads).double()
+    x, y = torch.randn(3, 5, 8).double(), torch.randn(3, 6, 8).double()
+    key_keep = torch.ones(3, 6, dtype=torch.bool)
+    key_keep[1, 4:] = False
+    ours, weights = layer(x, y, key_keep=key_keep, need_weights=True)
+    theirs, their_weights = copied(layer)(
+        x, y, y, key_padding_mask=~key_keep, average_attn_weights=False
+    )
+    assert torch.allclose(ours, theirs)
+    assert torch.allclose(weights, their_weights)
+    assert torch.equal(ours, layer(x, y, key_keep=key_keep))
+
+
+@pytest.mark.equation(13)
+def test_multi_head_attention_is_the_sum_over_heads_written_out():
+    torch.manual_seed(1)
+    layer = MultiHeadAttention(6, 3).double()
+    x = torch.randn(5, 6).double()
+    total = layer.output.bias.expand(5, 6)
+    for head in range(3):
+        part = slice(2 * head, 2 * head + 2)
+        q, k, v = (
+            x @ p.weight[part].T + p.bias[part]
+            for p in (layer.query, layer.key, layer.value)
+        )
+        scores = torch.exp(q @ k.T / 2**0.5)
+        found = scores / scores.sum(-1, keepdim=True) @ v
+        total = total + found @ layer.output.weight[:, part].T
+    assert torch.allclose(layer(x), total)
+
+
+def test_multi_head_attention_has_as_many_parameters_as_one_head():
+    count = {
+        h: sum(p.numel() for p in MultiHeadAttention(8, h).parameters())
+        for h in (1, 2, 8)
+    }
+    assert count == dict.fromkeys((1, 2, 8), 4 * 8 * 8 + 4 * 8)
+
+
+@pytest.mark.parametrize("pattern", (FAST | MASKED).values(), ids=FAST | MASKED)
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_pattern_means_its_mask(pattern, padded):
+    q, k, v = heads()
+    key_keep = torch.ones(2, 7, dtype=torch.bool)
+    key_keep[0, 5:] = False
+    mask = at.dense_mask(pattern, 7)
+    if padded:
+        mask = mask & key_keep[:, None, None, :]
+    ours = pattern_attention(q, k, v, pattern, key_keep if padded else None)
+    assert torch.allclose(ours, at.attention(q, k, v, mask))
+
+
+def test_the_fast_routines_are_used_where_they_exist(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a mask was formed")
+
+    monkeypatch.setattr(modules, "dense_mask", refuse)
+    for pattern in FAST.values():
+        pattern_attention(*heads(), pattern)
+
+
+def test_a_pattern_between_two_sequences_is_a_mask():
+    q, k, v = heads(n_q=4, n_k=7)
+    mask = at.dense_mask(patterns.local(2), 4, 7)
+    ours = pattern_attention(q, k, v, patterns.local(2))
+    assert torch.allclose(ours, at.attention(q, k, v, mask))
+
+
+def test_weights_follow_the_pattern():
+    layer = MultiHeadAttention(8, 2, patterns.local(1))
+    _, weights = layer(torch.randn(3, 5, 8), need_weights=True)
+    mask = at.dense_mask(patterns.local(1), 5)
+    assert weights.shape == (3, 2, 5, 5)
+    assert torch.equal(weights > 0, mask.expand_as(weights))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ((8, 3), ValueError, "num_heads must divide d_model=8, got 3"),
+        ((8, 0), ValueError, "num_heads must be at least 1, got 0"),
+        ((8.5, 2), TypeError, "d_model must be an integer, got 8.5"),
+        ((8, 2, "local"), TypeError, "pattern must be a pattern or None, got 'local'"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, error, text):
+    with pytest.raises(error, match=text):
+        MultiHeadAttention(*arguments)
+
+
+def test_a_new_block_is_the_identity():
+    x = torch.randn(2, 5, 8)
+    for mixer in (
+        MultiHeadAttention(8, 2),
+        RecurrentLayer(8),
+        ConvolutionLayer(8, window=2),
+    ):
+        assert torch.equal(Block(8, mixer)(x), x)
+
+
+def hears(layer, n=9, position=4):
+    """Positions whose input changes the output at ``position``."""
+    torch.manual_seed(0)
+    x = torch.randn(1, n, 8, requires_grad=True)
+    layer(x)[0, position].sum().backward()
+    return x.grad[0].norm(dim=-1).nonzero().flatten().tolist()
+
+
+def test_each_mixer_hears_what_it_should():
+    assert hears(ConvolutionLayer(8, window=2)) == [2, 3, 4, 5, 6]
+    assert hears(ConvolutionLayer(8, window=2, causal=True)) == [2, 3, 4]
+    assert hears(RecurrentLayer(8)) == [0, 1, 2, 3, 4]
+    assert hears(MultiHeadAttention(8, 2)) == list(range(9))
+    assert hears(MultiHeadAttention(8, 2, patterns.local(1))) == [3, 4, 5]
+
+
+def test_positions_turn_by_the_same_angle_at_every_shift():
+    table = sinusoidal_positions(20, 8).double()
+    products = table @ table.T
+    for shift in range(20):
+        diagonal = products.diagonal(shift)
+        assert torch.allclose(diagonal, diagonal[:1].expand_as(diagonal), atol=1e-5)
+    with pytest.raises(ValueError, match="d_model must be even, got 7"):
+        sinusoidal_positions(3, 7)
+
+
+def test_the_transformer_without_positions_is_equivariant():
+    torch.manual_seed(0)
+    tokens, order = torch.randint(6, (2, 7)), torch.randperm(7)
+    for positions, equal in ((False, True), (True, False)):
+        model = Transformer(6, 3, 8, 2, 2, positions=positions)
+        for block in model.blocks:
+            nn.init.normal_(block.mixer.output.weight)
+        shuffled = model(tokens[:, order])
+        assert torch.allclose(shuffled, model(tokens)[:, order], atol=1e-5) == equal
+
+
+def test_attention_maps_are_those_of_the_forward_pass():
+    torch.manual_seed(0)
+    model = Transformer(6, 3, 8, 2, 2, pattern=patterns.local(1))
+    tokens = torch.randint(6, (4, 5))
+    maps = model.attention_maps(tokens)
+    assert [m.shape for m in maps] == [(4, 2, 5, 5)] * 2
+    x = model.blocks[0].norm_1(model.embed(tokens))
+    assert torch.equal(maps[0], model.blocks[0].mixer(x, need_weights=True)[1])
+
+
+def test_another_mixer_can_take_the_place_of_attention():
+    model = Transformer(6, 3, 8, num_layers=2, mixer=lambda: RecurrentLayer(8))
+    assert all(isinstance(block.mixer, RecurrentLayer) for block in model.blocks)
+    assert model(torch.zeros(2, 5, dtype=torch.long)).shape == (2, 5, 3)
+
+
+def moved(model):
+    """``model`` with weights that are not zero anywhere."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator) / 4
+    return model
+
+
+def test_the_translator_neither_looks_ahead_nor_at_padding():
+    model = moved(Translator(9, 7, 8))
+    source, target = torch.tensor([[3, 4, 5, 0]]), torch.tensor([[1, 2, 3, 4]])
+    scores = model(source, target)
+    assert scores.shape == (1, 4, 7)
+    longer = torch.cat([source, source.new_zeros(1, 2)], 1)
+    assert torch.allclose(model(longer, target), scores, atol=1e-5)
+    changed = model(source, torch.tensor([[1, 2, 3, 5]]))
+    assert torch.allclose(changed[:, :3], scores[:, :3], atol=1e-5)
+    assert not torch.allclose(changed[:, 3], scores[:, 3], atol=1e-2)
+    alignment = model.alignment(longer, target)
+    assert alignment.shape == (1, 1, 4, 6)
+    assert torch.equal(alignment[..., 3:], torch.zeros(1, 1, 4, 3))
+
+
+def test_translating_takes_the_best_word_each_time():
+    model = moved(Translator(9, 7, 8))
+    source = torch.tensor([[3, 4, 5], [4, 4, 0]])
+    written = model.translate(source, start=1, length=4)
+    assert written.shape == (2, 4)
+    fed = torch.cat([torch.ones(2, 1, dtype=torch.long), written[:, :-1]], 1)
+    assert torch.equal(model(source, fed).argmax(-1), written)
