@@ -80,12 +80,9 @@ def attention_weights(
     check_qkv(q, k, k)
     check_keep(keep, q, k)
     exact = torch.promote_types(q.dtype, torch.float32)
-    scores = (
-        q.to(exact) @ k.to(exact).transpose(-2, -1) * check_scale(scale, q.shape[-1])
-    )
+    scores = q.to(exact) @ k.to(exact).mT * check_scale(scale, q.shape[-1])
     if keep is None:
         return scores.softmax(-1).to(q.dtype)
     scores = scores.masked_fill(~keep, float("-inf"))
-    empty = ~keep.any(-1, keepdim=True)  # softmax of a row of -inf would be NaN
-    weights = scores.masked_fill(empty, 0.0).softmax(-1)
-    return weights.masked_fill(~keep, 0.0).to(q.dtype)
+    weights = scores.softmax(-1).masked_fill(~keep, 0.0)  # a row of -inf gives NaN: 0
+    return weights.to(q.dtype)

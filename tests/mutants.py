@@ -1,0 +1,209 @@
+"""Break the package on purpose, one small change at a time, and see who notices.
+
+    python tests/mutants.py             every mutant against the unit tests
+    python tests/mutants.py --nbval     and against the stored notebooks
+    python tests/mutants.py -k dense    only the mutants of one module
+
+A mutant that survives the unit tests is a hole in them: the exit status is then 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+COPIED = ("attn_tutorial", "tests", "notebooks", "pyproject.toml")
+
+
+class Mutant(NamedTuple):
+    """One change: in ``module``, the text ``before`` becomes ``after``."""
+
+    module: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        change = f"{self.before.strip()}  ->  {self.after.strip() or '(nothing)'}"
+        return f"{self.module}: {' '.join(change.split())}"
+
+
+TESTS = {
+    "patterns": ["tests/test_patterns.py"],
+    "dense": ["tests/test_dense.py"],
+    "tiled": ["tests/test_tiled.py", "tests/test_local.py", "tests/test_sparse.py"],
+    "local": ["tests/test_local.py"],
+    "sparse": ["tests/test_sparse.py"],
+    "cost": ["tests/test_cost.py"],
+}
+
+MUTANTS = [
+    # patterns: wrong sets of pairs
+    Mutant("patterns", "lambda i, j: j <= i)", "lambda i, j: j < i)"),
+    Mutant("patterns", "lambda i, j: j <= i)", "lambda i, j: j >= i)"),
+    Mutant("patterns", "(i - j).abs() <= window\n", "(i - j).abs() < window\n"),
+    Mutant("patterns", "(i - j).abs() <= window\n", "(i - j).abs() <= window + 1\n"),
+    Mutant("patterns", "(i - j).abs() <= window\n", "(i - j) <= window\n"),
+    Mutant(
+        "patterns", "(i // size - j // size).abs() <= 1", "(i // size == j // size)"
+    ),
+    Mutant("patterns", "(i // size - j // size).abs() <= 1", "(i - j).abs() <= size"),
+    Mutant("patterns", "(i < count) | (j < count)", "(i < count) & (j < count)"),
+    Mutant("patterns", "(i < count) | (j < count)", "(i <= count) | (j <= count)"),
+    Mutant("patterns", "(i < count) | (j < count)", "(j < count)"),
+    Mutant("patterns", "((i - j).abs() <= window * step)", "((i - j).abs() <= window)"),
+    Mutant("patterns", "& ((i - j) % step == 0)", "& ((i + j) % step == 0)"),
+    Mutant("patterns", "(i - j) % stride == 0", "(i - j) % stride == 1"),
+    Mutant("patterns", "[i // size, j // size]", "[j // size, i // size]"),
+    Mutant(
+        "patterns",
+        '"union", patterns, torch.logical_or',
+        '"union", patterns, torch.logical_and',
+    ),
+    Mutant(
+        "patterns",
+        '"intersection", patterns, torch.logical_and',
+        '"intersection", patterns, torch.logical_xor',
+    ),
+    Mutant("patterns", "for pattern in patterns[1:]:", "for pattern in patterns[2:]:"),
+    Mutant("patterns", "n_k = n_q if n_k is None", "n_k = n_q + 1 if n_k is None"),
+    Mutant(
+        "patterns",
+        "limit is not None and n > limit",
+        "limit is not None and n > limit + 1",
+    ),
+    Mutant("patterns", "manual_seed(seed)", "manual_seed(0)"),
+    # dense: the reference itself
+    Mutant("dense", ".masked_fill(~keep, float", ".masked_fill(keep, float"),
+    Mutant("dense", "* check_scale(scale, q.shape[-1])", "* check_scale(scale, 1)"),
+    Mutant(
+        "dense",
+        "* check_scale(scale, q.shape[-1])",
+        "/ check_scale(scale, q.shape[-1])",
+    ),
+    Mutant("dense", "scores.softmax(-1).to", "scores.softmax(-2).to"),
+    Mutant("dense", "scores.softmax(-1).masked", "scores.softmax(-2).masked"),
+    Mutant("dense", ".softmax(-1).masked_fill(~keep, 0.0)", ".softmax(-1)"),
+    Mutant("dense", "torch.promote_types(q.dtype, torch.float32)", "q.dtype"),
+    Mutant(
+        "dense",
+        "attention_weights(q, k, keep, scale=scale)",
+        "attention_weights(q, k, keep)",
+    ),
+    Mutant(
+        "dense",
+        "attention_weights(q, k, keep, scale=scale)",
+        "attention_weights(q, k, None, scale=scale)",
+    ),
+    # cost: closed forms
+    Mutant(
+        "cost", "n * (2 * window + 1) - window * (window + 1)", "n * (2 * window + 1)"
+    ),
+    Mutant(
+        "cost",
+        "n * (2 * window + 1) - window * (window + 1)",
+        "n * 2 * window - window * (window + 1)",
+    ),
+    Mutant("cost", 'window = min(base["window"], n - 1)', 'window = base["window"]'),
+    Mutant("cost", "(pairs + diagonal) // 2", "pairs // 2"),
+    Mutant("cost", "n * n - rest * rest", "n * n - rest"),
+    Mutant("cost", "first = min(n, size - offset % size)", "first = min(n, size)"),
+    Mutant("cost", "(middle - 1) * size**2", "middle * size**2"),
+    Mutant("cost", "own + 2 * first * last", "own + first * last"),
+    Mutant("cost", "return 4 * d *", "return 2 * d *"),
+    Mutant("cost", "8 * square", "6 * square"),
+    Mutant("cost", "4 * expansion * square", "2 * expansion * square"),
+    Mutant(
+        "cost",
+        'return (2 + check_count("expansion"',
+        'return (4 + check_count("expansion"',
+    ),
+    Mutant("cost", "last = stop - 1 if causal", "last = stop if causal"),
+    Mutant("cost", "_span(base, stop - 1, n)[1]", "_span(base, start, n)[1]"),
+    Mutant("cost", "(block + layers + 1) * size) - 1", "(block + layers) * size) - 1"),
+    Mutant("cost", 'step = layers * base["window"]', 'step = base["window"]'),
+    Mutant(
+        "cost", "(layers > 1 or position < count)", "(layers > 2 or position < count)"
+    ),
+    Mutant("cost", "+ min(count, first)", "+ count"),
+    Mutant("cost", "return min(2, layers)", "return layers"),
+    Mutant("cost", '-(-(n - 1) // base["window"])', '(n - 1) // base["window"]'),
+    Mutant("cost", "window * (window + 1) / 3", "window * (window + 1) / 12"),
+    # local: the window
+    Mutant(
+        "local",
+        "first, last = max(0, i - window),",
+        "first, last = max(0, i - window + 1),",
+    ),
+    Mutant("local", "i if causal else i + window)", "i + window)"),
+]
+
+
+def apply(mutant: Mutant, root: Path) -> None:
+    """Change one file below ``root``; the text must stand there exactly once."""
+    path = root / "attn_tutorial" / f"{mutant.module}.py"
+    source = path.read_text()
+    if source.count(mutant.before) != 1:
+        found = source.count(mutant.before)
+        raise ValueError(f"{mutant}: found {found} times, expected once")
+    path.write_text(source.replace(mutant.before, mutant.after))
+
+
+def passes(root: Path, *arguments: str) -> bool:
+    """Whether pytest passes on the copy; -x stops it at the first failure."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(root),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    run = subprocess.run(
+        [*command, *arguments], cwd=root, env=environment, capture_output=True
+    )
+    if run.returncode not in (0, 1, 2):
+        raise RuntimeError(run.stdout.decode() + run.stderr.decode())
+    return run.returncode == 0
+
+
+def survivals(mutant: Mutant, nbval: bool) -> list[str]:
+    """Names of the suites that do not notice the mutant."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for name in COPIED:
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            copy(ROOT / name, root / name)
+        apply(mutant, root)
+        suites = {"unit tests": TESTS[mutant.module]}
+        if nbval:
+            suites["notebooks"] = ["--nbval", "notebooks", "-n2", "--dist=loadscope"]
+        return [name for name, args in suites.items() if passes(root, *args)]
+
+
+def main() -> int:
+    """Run the chosen mutants, print a line for each, and say who survived."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--nbval", action="store_true", help="run the notebooks too")
+    parser.add_argument("-k", default="", help="only mutants whose line contains this")
+    options = parser.parse_args()
+    chosen = [mutant for mutant in MUTANTS if options.k in str(mutant)]
+    survived = {"unit tests": 0, "notebooks": 0}
+    for number, mutant in enumerate(chosen, 1):
+        suites = survivals(mutant, options.nbval)
+        for suite in suites:
+            survived[suite] += 1
+        verdict = f"SURVIVES {', '.join(suites)}" if suites else "noticed"
+        print(f"{number:3}/{len(chosen)}  {verdict:10}  {mutant}", flush=True)
+    checked = [suite for suite in survived if options.nbval or suite == "unit tests"]
+    for suite in checked:
+        print(f"{len(chosen)} mutants, {survived[suite]} survive the {suite}")
+    return 1 if survived["unit tests"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
