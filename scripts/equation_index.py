@@ -152,12 +152,16 @@ def page(found: dict[int, Equation], root: Path) -> str:
     for number, equation in found.items():
         parts.append(f"## ({number}) {NAMES.get(number, 'Unknown')}\n")
         parts += [f"$$\n{tex}\n$$\n" for tex in equation.tex]
-        functions = ", ".join(f"{{py:obj}}`{name}`" for name in equation.functions)
+        functions = ", ".join(function_link(name) for name in equation.functions)
         chapters = ", ".join(chapter_link(name, root) for name in equation.chapters)
         parts.append(f"- **Computed by** {functions or 'nothing yet'}")
         parts.append(f"- **Derived in** {chapters or 'no chapter yet'}")
         parts.append(f"- **Tested by** {test_list(equation.tests) or 'nothing yet'}\n")
     return "\n".join(parts)
+
+
+def function_link(name: str) -> str:
+    return f"{{py:obj}}`{name.removeprefix('attn_tutorial.')} <{name}>`"
 
 
 def test_list(tests: list[str]) -> str:
