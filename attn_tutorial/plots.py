@@ -1,0 +1,426 @@
+"""Figures: each function returns a ``Picture`` with alt text and a title that finds.
+
+A picture is a plain matplotlib figure made without pyplot, so it changes no backend
+and looks the same in every notebook. Its repr is its alt text: what a stored output
+compares, and what a reader who does not see the image is told.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+__all__ = [
+    "COLORS",
+    "Picture",
+    "bars",
+    "heatmap",
+    "lines",
+    "masks",
+    "picture",
+    "tile",
+]
+
+# Okabe and Ito's palette: told apart by readers of every kind of colour vision.
+COLORS = {
+    "blue": "#0072B2",
+    "vermillion": "#D55E00",
+    "green": "#009E73",
+    "purple": "#CC79A7",
+    "orange": "#E69F00",
+    "sky": "#56B4E9",
+    "black": "#222222",
+    "grey": "#8A8A8A",
+    "pale": "#E8E8E8",
+}
+CYCLE = [COLORS[c] for c in ("blue", "vermillion", "green", "purple", "orange", "sky")]
+DASHES = ["-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1))]
+MARKERS = ["o", "s", "^", "D", "v", "P"]
+
+TITLE, LABEL, TICK = 13, 12, 11.5  # points, for a figure 6 inches wide
+SCREEN, SHARP = 96, 2  # pixels an inch on the page, and how many times sharper we draw
+
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": TICK,
+    "mathtext.fontset": "dejavusans",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.prop_cycle": matplotlib.cycler(color=CYCLE),
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "text.usetex": False,
+}
+
+
+class Picture(Figure):
+    """A figure that carries its description and shows itself as a sharp PNG.
+
+    Attributes:
+        alt: What a sighted reader concludes, in one or two sentences.
+    """
+
+    def __init__(self, *args: Any, alt: str = "", **kwargs: Any):
+        """Make an empty figure; ``picture`` is the usual way."""
+        super().__init__(*args, **kwargs)
+        self.alt = alt
+        FigureCanvasAgg(self)
+
+    def __repr__(self) -> str:
+        """Return the alt text."""
+        return self.alt
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        """Return the image, and the size at which a page shows it."""
+        buffer = io.BytesIO()
+        with matplotlib.rc_context(STYLE):
+            _finish(self)
+            metadata = {"Software": None}
+            self.savefig(buffer, format="png", dpi=SCREEN * SHARP, metadata=metadata)
+        width, height = (round(side * SCREEN) for side in self.get_size_inches())
+        return buffer.getvalue(), {"width": width, "height": height}
+
+    def _ipython_display_(self) -> None:
+        """Show image and alt text, whatever a notebook does with other figures."""
+        from IPython.display import display
+
+        png, size = self._repr_png_()
+        data = {"image/png": base64.b64encode(png).decode(), "text/plain": self.alt}
+        display(data, metadata={"image/png": size}, raw=True)
+
+
+def _finish(figure: Picture) -> None:
+    """Give all text one set of sizes and let long titles run over several lines."""
+    if figure._suptitle is not None:
+        figure._suptitle.set_text(_wrap(figure._suptitle.get_text(), figure, 1))
+        figure._suptitle.set_fontsize(TITLE)
+    for axes in figure.axes:
+        columns = axes.get_gridspec().ncols if axes.get_gridspec() else 1
+        axes.title.set_text(_wrap(axes.title.get_text(), figure, columns))
+        axes.title.set_fontsize(TITLE if columns == 1 else LABEL)
+        axes.xaxis.label.set_fontsize(LABEL)
+        axes.yaxis.label.set_fontsize(LABEL)
+        axes.tick_params(labelsize=TICK)
+        legend = axes.get_legend()
+        for text in legend.get_texts() if legend else ():
+            text.set_fontsize(TICK)
+
+
+def _wrap(text: str, figure: Picture, columns: int) -> str:
+    """Break a title where it would be wider than its axes."""
+    letters = int(figure.get_size_inches()[0] / columns * 10.5) - 2
+    return textwrap.fill(text.replace("\n", " "), max(letters, 12))
+
+
+def picture(
+    alt: str,
+    *,
+    width: float = 6.0,
+    height: float = 3.6,
+    rows: int = 1,
+    cols: int = 1,
+    **subplots: Any,
+) -> tuple[Picture, Any]:
+    """Start a figure.
+
+    Args:
+        alt: What a sighted reader concludes, in one or two sentences.
+        width: Inches.
+        height: Inches.
+        rows: Rows of axes.
+        cols: Columns of axes.
+        **subplots: Passed to matplotlib's ``Figure.subplots``, such as ``sharey=True``.
+
+    Returns:
+        The picture and its axes (an array of them when there are several).
+
+    Raises:
+        ValueError: If alt is empty.
+
+    Example:
+        >>> figure, axes = picture("A straight line.")
+        >>> _ = axes.plot([0, 1], [0, 1])
+        >>> figure
+        A straight line.
+    """
+    if not alt.strip():
+        raise ValueError("alt must say what the picture shows")
+    with matplotlib.rc_context(STYLE):
+        figure = Picture(alt=alt, figsize=(width, height), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
+        axes = figure.subplots(rows, cols, **subplots)
+    return figure, axes
+
+
+def lines(
+    curves: Mapping[str, tuple[Iterable[float], Iterable[float]]],
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    alt: str,
+    logx: bool = False,
+    logy: bool = False,
+    marks: Iterable[Any] = (),
+    points: bool = True,
+    width: float = 6.0,
+    height: float = 3.6,
+) -> Picture:
+    """Draw curves, told apart by colour, dash and marker.
+
+    Args:
+        curves: Name -> (x values, y values).
+        title: The finding.
+        xlabel: Quantity and unit.
+        ylabel: Quantity and unit.
+        alt: What a sighted reader concludes.
+        logx: Whether x is logarithmic.
+        logy: Whether y is logarithmic.
+        marks: Points to name, each (x, y, text), or numbers: dashed lines at x.
+        points: Whether to draw a marker at each point.
+        width: Inches.
+        height: Inches.
+
+    Returns:
+        A picture.
+    """
+    figure, axes = picture(alt, width=width, height=height)
+    for k, (name, (x, y)) in enumerate(curves.items()):
+        look = {"color": CYCLE[k % 6], "linestyle": DASHES[k % 6], "linewidth": 2}
+        marker = MARKERS[k % 6] if points else None
+        axes.plot(_array(x), _array(y), label=name, marker=marker, **look)
+    axes.set_xscale("log" if logx else "linear")
+    axes.set_yscale("log" if logy else "linear")
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    axes.grid(color=COLORS["pale"])
+    _name_points(axes, marks)
+    if len(curves) > 1:
+        axes.legend(frameon=False)
+    return figure
+
+
+def _name_points(axes: Any, marks: Iterable[Any]) -> None:
+    """Draw (x, y, text) as a named ring, a number as a line across."""
+    for mark in marks:
+        if not isinstance(mark, (tuple, list)):
+            axes.axvline(mark, color=COLORS["black"], linestyle="--", linewidth=1.2)
+            continue
+        x, y, text = mark
+        ring = {"marker": "o", "markersize": 11, "markerfacecolor": "none"}
+        axes.plot([x], [y], color=COLORS["black"], markeredgewidth=2, **ring)
+        late = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))
+        place = {"ha": "right", "xytext": (-9, 9)} if late[0] > 0.5 else {}
+        place = place or {"ha": "left", "xytext": (9, -16)}
+        axes.annotate(text, (x, y), textcoords="offset points", fontsize=TICK, **place)
+
+
+def bars(
+    values: Mapping[str, float],
+    *,
+    title: str,
+    ylabel: str,
+    alt: str,
+    number: str = "{:,.4g}",
+    logy: bool = False,
+    width: float = 6.0,
+    height: float = 3.4,
+) -> Picture:
+    """Draw one bar for each name, with its number above.
+
+    Args:
+        values: Name -> height.
+        title: The finding.
+        ylabel: Quantity and unit.
+        alt: What a sighted reader concludes.
+        number: Format of the numbers; empty for none (as with timings).
+        logy: Whether heights are logarithmic.
+        width: Inches.
+        height: Inches.
+
+    Returns:
+        A picture.
+    """
+    figure, axes = picture(alt, width=width, height=height)
+    names = [textwrap.fill(name, 14) for name in values]
+    heights = [float(x) for x in values.values()]
+    drawn = axes.bar(names, heights, color=[CYCLE[k % 6] for k in range(len(names))])
+    if number:
+        axes.bar_label(drawn, [number.format(x) for x in heights], fontsize=TICK)
+    axes.set_yscale("log" if logy else "linear")
+    axes.set(title=title, ylabel=ylabel)
+    axes.margins(y=0.12)
+    return figure
+
+
+def heatmap(
+    matrix: Any,
+    *,
+    title: str,
+    alt: str,
+    rows: Sequence[Any] = (),
+    cols: Sequence[Any] = (),
+    xlabel: str = "key position j",
+    ylabel: str = "query position i",
+    vmin: float | None = None,
+    vmax: float | None = None,
+    width: float = 6.0,
+    height: float = 4.6,
+) -> Picture:
+    """Draw a matrix in shades of viridis, with its scale beside it.
+
+    Args:
+        matrix: Numbers, shape (n_rows, n_cols).
+        title: The finding.
+        alt: What a sighted reader concludes.
+        rows: Names of the rows.
+        cols: Names of the columns.
+        xlabel: What the columns are.
+        ylabel: What the rows are.
+        vmin: Number of the darkest shade; the smallest where None.
+        vmax: Number of the brightest shade; the largest where None.
+        width: Inches.
+        height: Inches.
+
+    Returns:
+        A picture.
+    """
+    figure, axes = picture(alt, width=width, height=height)
+    shades = {"cmap": "viridis", "vmin": vmin, "vmax": vmax}
+    image = axes.imshow(_array(matrix), interpolation="nearest", **shades)
+    _name_cells(axes, rows, cols)
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, shrink=0.85).ax.tick_params(labelsize=TICK)
+    return figure
+
+
+def _name_cells(axes: Any, rows: Sequence[Any], cols: Sequence[Any]) -> None:
+    """Write names of rows and columns, long ones upright."""
+    if len(cols):
+        upright = 90 if max(len(str(c)) for c in cols) * len(cols) > 40 else 0
+        axes.set_xticks(range(len(cols)), map(str, cols), rotation=upright)
+    if len(rows):
+        axes.set_yticks(range(len(rows)), map(str, rows))
+    axes.tick_params(length=0)
+
+
+def masks(
+    keeps: Mapping[str, Any],
+    *,
+    title: str,
+    alt: str,
+    xlabel: str = "key position j",
+    ylabel: str = "query position i",
+    height: float | None = None,
+    width: float = 6.0,
+) -> Picture:
+    """Draw which keys each query keeps, one grid for each name, side by side.
+
+    Args:
+        keeps: Name -> booleans, shape (n_q, n_k), True = attend.
+        title: The finding.
+        alt: What a sighted reader concludes.
+        xlabel: What the columns are.
+        ylabel: What the rows are.
+        height: Inches; enough for square cells where None.
+        width: Inches.
+
+    Returns:
+        A picture.
+    """
+    side = width / len(keeps)
+    tall = height or min(side, 4.5) + 1.0
+    figure, axes = picture(
+        alt, width=width, height=tall, cols=len(keeps), squeeze=False
+    )
+    colours = ListedColormap([COLORS["pale"], COLORS["blue"]])
+    for place, (name, keep) in zip(axes[0], keeps.items(), strict=True):
+        cells = _array(keep).astype(bool)
+        place.pcolormesh(cells, cmap=colours, vmin=0, vmax=1, edgecolors="white")
+        place.set(title=name, aspect="equal", xlabel=xlabel)
+        place.invert_yaxis()
+        place.spines[:].set_visible(False)
+        _number_cells(place, cells.shape)
+    axes[0][0].set_ylabel(ylabel)
+    figure.suptitle(title)
+    return figure
+
+
+def _number_cells(axes: Any, shape: tuple[int, int]) -> None:
+    """Write positions at the middle of cells, about six along each side."""
+    for axis, count in ((axes.yaxis, shape[0]), (axes.xaxis, shape[1])):
+        step = max(1, 2 ** int(numpy.ceil(numpy.log2(max(count, 1) / 6))))
+        places = numpy.arange(0, count, step)
+        axis.set_ticks(places + 0.5, [str(p) for p in places])
+    axes.tick_params(length=0)
+
+
+def tile(
+    keep: Any,
+    queries: tuple[int, int],
+    keys: tuple[int, int],
+    *,
+    title: str,
+    alt: str,
+    width: float = 6.0,
+    height: float = 4.8,
+) -> Picture:
+    """Draw one tile of queries with the run of keys that it meets.
+
+    Cells of the tile are blue where kept and orange where computed only to be thrown
+    away; the rest of the pattern is grey.
+
+    Args:
+        keep: Booleans, shape (n_q, n_k), True = attend.
+        queries: First query of the tile, and one past its last.
+        keys: First key of the run, and one past its last.
+        title: The finding.
+        alt: What a sighted reader concludes.
+        width: Inches.
+        height: Inches.
+
+    Returns:
+        A picture.
+    """
+    kept = _array(keep).astype(bool)
+    inside = numpy.zeros_like(kept)
+    inside[slice(*queries), slice(*keys)] = True
+    shade = numpy.where(kept, 1, 0) + numpy.where(inside, 2, 0)
+    names = ("pale", "grey", "orange", "blue")
+    figure, axes = picture(alt, width=width, height=height)
+    colours = ListedColormap([COLORS[name] for name in names])
+    axes.pcolormesh(shade, cmap=colours, vmin=0, vmax=3, edgecolors="white")
+    size = (keys[1] - keys[0], queries[1] - queries[0])
+    edge = {"fill": False, "linewidth": 2.5, "edgecolor": COLORS["black"]}
+    axes.add_patch(Rectangle((keys[0], queries[0]), *size, **edge))
+    axes.set(title=title, aspect="equal")
+    axes.set(xlabel="key position j", ylabel="query position i")
+    axes.invert_yaxis()
+    axes.spines[:].set_visible(False)
+    _number_cells(axes, kept.shape)
+    words = ("outside the pattern", "kept, in another tile", "wasted", "kept, here")
+    patches = [Rectangle((0, 0), 1, 1, color=COLORS[name]) for name in names]
+    axes.legend(
+        patches, words, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5)
+    )
+    return figure
+
+
+def _array(values: Any) -> numpy.ndarray:
+    """Turn a tensor, an array or a list into an array."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = values.float() if values.dtype.is_floating_point else values
+    return numpy.asarray(values.numpy() if hasattr(values, "numpy") else list(values))
