@@ -229,6 +229,22 @@ def test_every_citation_is_in_the_bibliography(name):
     assert not missing
 
 
+NAMED = re.compile(  # "Yun et al., 2020", "Alman and Song (2023)", "Amos et al. ([2024"
+    r"([^\W\d_][\w-]+)(?:\s+et\s+al\.|\s+and\s+[^\W\d_][\w-]+),?\s+[(\[]*(\d{4})\b"
+)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_work_named_in_the_text_is_in_the_bibliography(name):
+    entries = (BOOK / "references.bib").read_text(encoding="utf-8").split("\n@")
+    for author, year in set(NAMED.findall(SOURCES[name])):
+        first_author = rf"author = \{{+[^,]*\b{author}\b"
+        assert any(
+            re.search(first_author, entry) and f"year = {{{year}}}" in entry
+            for entry in entries
+        ), f"{author} et al., {year}"
+
+
 def test_the_bibliography_says_what_each_work_is_used_for():
     cited = set(re.findall(r"\{cite:t\}`([^`]+)`", text_of("bibliography")))
     assert cited == set(bib_keys())
