@@ -1,6 +1,7 @@
 """Sphinx extension: docstrings are written to be read in an editor, and say |i - j|.
 
-reStructuredText would take the bars for a substitution, so they are escaped.
+reStructuredText would take the bars for a substitution, so they are escaped. The
+fields of a named tuple say only "Alias for field number 0", so they are left out.
 """
 
 PRIORITY = 600  # after napoleon, which turns Google sections into fields
@@ -18,7 +19,13 @@ def escape_bars(app, what, name, obj, options, lines):
         lines[number] = "``".join(parts)
 
 
+def skip_field(app, what, name, obj, skip, options):
+    """Skip the fields of named tuples."""
+    return True if type(obj).__name__ == "_tuplegetter" else None
+
+
 def setup(app):
-    """Connect the hook."""
+    """Connect the hooks."""
+    app.connect("autodoc-skip-member", skip_field)
     app.connect("autodoc-process-docstring", escape_bars, priority=PRIORITY)
     return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}

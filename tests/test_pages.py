@@ -197,6 +197,27 @@ def test_the_document_s_module_is_never_block_sparse(n):
             assert torch.allclose(output, full[:, -n:n])
 
 
+# The API page.
+
+
+def documented() -> list[str]:
+    return re.findall(r"^\.\. automodule:: attn_tutorial\.(\w+)$", text_of("api"), re.M)
+
+
+def test_every_module_is_on_the_api_page():
+    modules = {path.stem for path in (ROOT / "attn_tutorial").glob("*.py")}
+    assert sorted(documented()) == sorted(modules - {"__init__"})
+
+
+@pytest.mark.parametrize("module", documented())
+def test_a_module_uses_only_what_stands_above_it_and_the_checks(module):
+    order = documented()
+    source = (ROOT / f"attn_tutorial/{module}.py").read_text(encoding="utf-8")
+    used = re.findall(r"^from attn_tutorial\.(\w+) import", source, re.M)
+    used += re.findall(r"^from attn_tutorial import (\w+)$", source, re.M)
+    assert set(used) <= {*order[: order.index(module)], "checks"}
+
+
 # Links and citations.
 
 
