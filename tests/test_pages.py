@@ -1,5 +1,6 @@
 """What the Markdown pages print is true, and what they link to exists."""
 
+import ast
 import doctest
 import json
 import math
@@ -195,6 +196,61 @@ def test_the_document_s_module_is_never_block_sparse(n):
             assert torch.allclose(output, full)
         else:  # features or heads may be missing
             assert torch.allclose(output, full[:, -n:n])
+
+
+# The solutions.
+
+
+def solutions() -> dict[str, str]:
+    """The text of each solution, by the exercise's name."""
+    folded = r"^````\{dropdown\} (\S+)\n:name: \1\n\n(.*?)^````$"
+    return dict(re.findall(folded, text_of("solutions"), re.DOTALL | re.M))
+
+
+def exercises(markdown: str) -> list[str]:
+    return re.findall(r"^\*\*Exercise \d+ \(`?([a-z]+-\d+)", markdown, re.M)
+
+
+def test_every_exercise_has_a_solution():
+    chapters = (ROOT / "notebooks").glob("*.ipynb")
+    asked = [
+        name for path in chapters for name in exercises(markdown_of_notebook(path))
+    ]
+    assert sorted(asked) == sorted(solutions())
+
+
+def promised(line: str):
+    """The value in a trailing comment such as ``# 704`` or ``# tensor([1])``."""
+    comment = line.rpartition("  # ")[2] if "  # " in line else ""
+    return comment if re.match(r"-?\d|tensor\(|True|False|[\[(]", comment) else None
+
+
+def check_value(value, printed: str) -> None:
+    if isinstance(value, float) and "." in printed:
+        digits = len(printed.partition(".")[2])
+        assert f"{value:.{digits}f}" == printed
+    else:
+        assert str(value) == printed
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, s in solutions().items() if "```python" in s]
+)
+def test_the_code_of_a_solution_does_what_it_says(name):
+    code = "\n".join(
+        re.findall(r"^```python\n(.*?)^```$", solutions()[name], re.S | re.M)
+    )
+    names = {"torch": torch, "at": at}
+    _ = torch.manual_seed(0)
+    for statement in ast.parse(code).body:
+        source = ast.get_source_segment(code, statement)
+        if not isinstance(statement, ast.Expr):
+            exec(source, names)
+            continue
+        value = eval(source, names)
+        printed = promised(code.splitlines()[statement.end_lineno - 1])
+        if printed:
+            check_value(value, printed)
 
 
 # The API page.
