@@ -567,9 +567,9 @@ def _round_step(step: float) -> float:
     return next(f * power for f in (1, 2, 2.5, 5, 10) if f * power >= step * 0.999999)
 
 
-def _tick(value: float) -> str:
-    """Write a tick: powers of ten from 10 000 up as 10⁴."""
-    if value and (abs(value) >= 1e5 or abs(value) < 1e-3):
+def _tick(value: float, log: bool) -> str:
+    """Write a tick, large and small ones as powers of ten: 2·10⁵."""
+    if value and (abs(value) >= (1e3 if log else 1e5) or abs(value) < 1e-3):
         power = math.floor(math.log10(abs(value)) + 1e-9)
         factor = f"{value / 10.0**power:.3g}"
         raised = "".join("⁰¹²³⁴⁵⁶⁷⁸⁹"[int(c)] if c != "-" else "⁻" for c in str(power))
@@ -585,11 +585,11 @@ def _axes(across: _Axis, up: _Axis, xlabel: str, ylabel: str) -> str:
     for value in across.ticks():
         x = across(value)
         lines.append(f"M{_num(x)} {_num(low)}v5")
-        words.append(_label(x, low + 20, _tick(value)))
+        words.append(_label(x, low + 20, _tick(value, across.log)))
     for value in up.ticks():
         y = up(value)
         faint.append(f"M{_num(left)} {_num(y)}H{_num(right)}")
-        words.append(_label(left - 6, y + 5, _tick(value), "end"))
+        words.append(_label(left - 6, y + 5, _tick(value, up.log), "end"))
     turn = f' transform="rotate(-90 13 {_num((low + high) / 2)})"'
     words.append(_label((left + right) / 2, low + 40, xlabel) if xlabel else "")
     words.append(_label(13, (low + high) / 2, ylabel, more=turn) if ylabel else "")

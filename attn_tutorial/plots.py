@@ -220,10 +220,15 @@ def _name_points(axes: Any, marks: Iterable[Any]) -> None:
         x, y, text = mark
         ring = {"marker": "o", "markersize": 11, "markerfacecolor": "none"}
         axes.plot([x], [y], color=COLORS["black"], markeredgewidth=2, **ring)
-        late = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))
-        place = {"ha": "right", "xytext": (-9, 9)} if late[0] > 0.5 else {}
-        place = place or {"ha": "left", "xytext": (9, -16)}
-        axes.annotate(text, (x, y), textcoords="offset points", fontsize=TICK, **place)
+        spot = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))
+        axes.annotate(text, (x, y), fontsize=TICK, **_beside(*spot))
+
+
+def _beside(x: float, y: float) -> dict[str, Any]:
+    """Choose the side of a point (in shares of the axes) on which its name stands."""
+    offset = (-9, 9) if x > 0.5 else (12, -4) if y < 0.15 else (9, -16)
+    side = "right" if x > 0.5 else "left"
+    return {"xytext": offset, "textcoords": "offset points", "ha": side}
 
 
 def bars(

@@ -1,0 +1,143 @@
+"""Figures: described, sharp, free of pyplot and of the reader's settings."""
+
+import struct
+import subprocess
+import sys
+
+import pytest
+import torch
+
+matplotlib = pytest.importorskip("matplotlib")
+
+from attn_tutorial import plots  # noqa: E402
+
+
+def band(n, window):
+    i = torch.arange(n)
+    return (i[:, None] - i).abs() <= window
+
+
+MAKERS = {
+    "lines": lambda: plots.lines(
+        {"a": ([1, 2, 3], [1, 4, 9]), "b": (torch.arange(1, 4), torch.arange(1, 4))},
+        title="Squares leave lines behind",
+        xlabel="x",
+        ylabel="y",
+        alt="alt",
+        logx=True,
+        logy=True,
+        marks=[(1, 1, "start"), 2],
+    ),
+    "bars": lambda: plots.bars({"a": 1, "b": 2.5}, title="t", ylabel="y", alt="alt"),
+    "heatmap": lambda: plots.heatmap(
+        torch.eye(3, requires_grad=True), title="t", alt="alt", rows="abc", cols="abc"
+    ),
+    "masks": lambda: plots.masks(
+        {"one": band(6, 1), "two": band(6, 2).numpy()}, title="t", alt="alt"
+    ),
+    "tile": lambda: plots.tile(band(12, 2), (4, 8), (2, 10), title="t", alt="alt"),
+}
+
+
+@pytest.fixture(params=MAKERS)
+def made(request):
+    return MAKERS[request.param]()
+
+
+def test_repr_is_the_description(made):
+    assert isinstance(made, plots.Picture)
+    assert repr(made) == made.alt == "alt"
+
+
+def test_png_is_twice_as_fine_as_it_is_shown(made):
+    png, size = made._repr_png_()
+    assert png.startswith(b"\x89PNG")
+    width, height = struct.unpack(">II", png[16:24])
+    assert width == 2 * size["width"]
+    assert abs(height - 2 * size["height"]) <= 1
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_same_figure_gives_same_bytes(make):
+    assert make()._repr_png_()[0] == make()._repr_png_()[0]
+
+
+def test_text_is_large_enough(made):
+    made._repr_png_()
+    for axes in made.axes:
+        words = [axes.title, axes.xaxis.label, *axes.get_xticklabels()]
+        assert all(word.get_fontsize() >= 10 for word in words if word.get_text())
+
+
+def test_empty_description_is_refused():
+    with pytest.raises(ValueError, match="alt"):
+        plots.picture(" ")
+
+
+def test_picture_gives_the_axes_asked_for():
+    figure, axes = plots.picture("two by three", rows=2, cols=3)
+    assert axes.shape == (2, 3)
+    assert len(figure.axes) == 6
+
+
+def test_masks_colour_each_kept_pair():
+    figure = plots.masks({"band": band(7, 2)}, title="t", alt="alt")
+    cells = figure.axes[0].collections[0].get_array()
+    assert int(cells.sum()) == int(band(7, 2).sum())
+
+
+def test_tile_tells_kept_from_wasted():
+    figure = plots.tile(band(12, 2), (4, 8), (2, 10), title="t", alt="alt")
+    shade = figure.axes[0].collections[0].get_array()
+    assert int((shade == 3).sum()) == int(band(12, 2)[4:8].sum())
+    assert int((shade >= 2).sum()) == 4 * 8
+
+
+def test_bars_have_the_heights_given():
+    figure = plots.bars({"a": 1, "b": 2.5}, title="t", ylabel="y", alt="alt")
+    assert [bar.get_height() for bar in figure.axes[0].patches] == [1, 2.5]
+
+
+def test_long_title_runs_over_several_lines():
+    figure, axes = plots.picture("alt")
+    axes.set_title("word " * 30)
+    figure._repr_png_()
+    assert "\n" in axes.title.get_text()
+
+
+def test_reader_settings_do_not_change_the_picture():
+    plain = MAKERS["bars"]()._repr_png_()[0]
+    with matplotlib.rc_context({"figure.facecolor": "red", "font.size": 30}):
+        assert MAKERS["bars"]()._repr_png_()[0] == plain
+
+
+def test_no_pyplot_is_imported():
+    code = (
+        "import sys, attn_tutorial.plots as p;"
+        "p.bars({'a': 1}, title='t', ylabel='y', alt='a')._repr_png_();"
+        "sys.exit('matplotlib.pyplot' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_core_needs_no_matplotlib():
+    code = "import sys; sys.modules['matplotlib'] = None; import attn_tutorial"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "before", ["", "import matplotlib.pyplot as plt; plt.figure()"]
+)
+def test_notebook_stores_image_and_description_only(before):
+    nbformat = pytest.importorskip("nbformat")
+    client = pytest.importorskip("nbclient")
+    cell = "from attn_tutorial import plots\n"
+    cell += "plots.bars({'a': 1}, title='t', ylabel='y', alt='One bar.')"
+    sources = [f"{before}; None" if before else "None", cell]
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    client.NotebookClient(notebook, kernel_name="python3").execute()
+    (output,) = notebook.cells[1].outputs
+    assert set(output.data) == {"image/png", "text/plain"}
+    assert output.data["text/plain"] == "One bar."
+    assert output.metadata["image/png"]["width"] == 576
