@@ -38,7 +38,7 @@ NAMES = {
     15: "Patterns and their algebra",
 }
 
-LABEL = re.compile(r"Eq\. \((\d+)\)")
+LABEL = re.compile(r"Eq\. \((\d+)\)(:?)")
 TAG = re.compile(r"\\tag\{(\d+)\}")
 DISPLAY = re.compile(
     r"\$\$(.+?)\$\$|(\\begin\{(equation|align)\*?\}.+?\\end\{\3\*?\})", re.DOTALL
@@ -66,9 +66,10 @@ class Equation:
 
 def collect(root: Path) -> dict[int, Equation]:
     found = defaultdict(Equation, {number: Equation() for number in NAMES})
-    for path in sorted((root / "attn_tutorial").rglob("*.py")):
-        for number, name in functions(path, root):
-            found[number].functions.append(name)
+    modules = sorted((root / "attn_tutorial").rglob("*.py"))
+    labelled = [item for path in modules for item in functions(path, root)]
+    for number, name, _ in sorted(labelled, key=lambda item: not item[2]):
+        found[number].functions.append(name)
     for path in sorted((root / "tests").rglob("test_*.py")):
         for number, name in tests(path, root):
             found[number].tests.append(name)
@@ -80,14 +81,17 @@ def collect(root: Path) -> dict[int, Equation]:
 
 
 def functions(path: Path, root: Path):
-    """Yield (number, dotted name) for the public functions and classes of a module."""
+    """Yield (number, dotted name, defines it) for a module's public definitions.
+
+    What says ``Eq. (N):``, with a colon, defines it and is listed first.
+    """
     module = ".".join(path.relative_to(root).with_suffix("").parts)
     for name, node in definitions(ast.parse(path.read_text(encoding="utf-8"))):
         if any(part.startswith("_") for part in name.split(".")):
             continue
         match = LABEL.search(ast.get_docstring(node) or "")
         if match:
-            yield int(match[1]), f"{module}.{name}"
+            yield int(match[1]), f"{module}.{name}", bool(match[2])
 
 
 def definitions(tree: ast.AST, prefix: str = ""):
