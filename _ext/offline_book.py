@@ -3,6 +3,7 @@
 * MathJax 3 comes from the Python package sphinx-mathjax-offline, which is used as a
   source of files; the pages need 1.7 MB of its 24 MB.
 * Scripts of the theme that would call another host are left out.
+* Markup that accessibility checkers rightly refuse is mended.
 * A displayed equation with a ``\\tag{N}`` keeps its tag and gets the anchor ``eq-N``.
 """
 
@@ -47,6 +48,20 @@ def drop_thebe(app, pagename, templatename, context, doctree):
             context[key][:] = [asset for asset in context[key] if stays(asset)]
 
 
+MENDED = {
+    # Docutils gives citations ARIA roles that a div in a list may not have.
+    ' role="doc-biblioentry"': "",
+    '<div role="list" class="citation-list">': "<div>",
+    # The empty corner of a table heads nothing.
+    '<th class="head"><p></p></th>': "<td></td>",
+}
+
+
+def mend_markup(app, pagename, templatename, context, doctree):
+    for before, after in MENDED.items():
+        context["body"] = context.get("body", "").replace(before, after)
+
+
 def keep_tags(app, doctree, docname):
     r"""Sphinx would wrap lines of math in ``split``, where ``\tag`` is an error."""
     from docutils import nodes
@@ -71,6 +86,7 @@ def setup(app):
     sys.path.insert(0, str(ROOT))  # the API pages import the package from here
     app.config.mathjax_path = f"mathjax/{MATHJAX}"
     app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("html-page-context", mend_markup)
     app.connect("doctree-resolved", keep_tags)
     app.connect("build-finished", copy_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}

@@ -101,15 +101,14 @@ class Tab:
         if message.type == "error":
             self.errors.append(message.text)
 
-    def open(self, path: str, *, width: int = 1280, scheme: str = "light"):
+    def open(self, path: str, *, width: int = 1280):
         """Load a page of the site and wait until its mathematics is set."""
-        self.outside.clear(), self.failed.clear(), self.errors.clear()
+        self.page.goto("about:blank")  # what the last page still wanted is not counted
+        for record in (self.outside, self.failed, self.errors):
+            record.clear()
         self.page.set_viewport_size({"width": width, "height": 900})
         address = path if path.startswith("file:") else self.site + path
         self.page.goto(address, wait_until="load")
-        self.page.evaluate(
-            "mode => { document.documentElement.dataset.theme = mode }", scheme
-        )
         self.page.evaluate("() => window.MathJax?.startup?.promise")
         return self.page
 
