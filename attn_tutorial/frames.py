@@ -132,6 +132,9 @@ def mask(
     cols: Sequence[Any] = (),
     xlabel: str = "key j",
     ylabel: str = "query i",
+    reading: str = "query {row} keeps {cells}",
+    noun: str = "key",
+    total: str | None = None,
 ) -> Frame:
     """Draw which keys each query keeps; pointing at a row reads it out.
 
@@ -145,6 +148,9 @@ def mask(
         cols: Names of the keys; positions where empty.
         xlabel: What the columns are.
         ylabel: What the rows are.
+        reading: What is read out when a row is pointed at.
+        noun: What one cell of a row is, in the reading.
+        total: Line below the cells; by default the number of kept pairs.
 
     Returns:
         An SVG frame with the number of kept pairs below the cells.
@@ -161,16 +167,18 @@ def mask(
     if len(extra) != len(cells) or len(extra[0]) != len(cells[0]):
         raise ValueError("computed must have the shape of keep")
     grid = _Grid(cells, title, rows, cols, xlabel, ylabel)
-    lines = [
-        _mask_row(grid, i, *pair)
-        for i, pair in enumerate(zip(cells, extra, strict=True))
-    ]
+    lines = []
+    for i, (kept, made) in enumerate(zip(cells, extra, strict=True)):
+        name = f"{i} ({grid.rows[i]})" if grid.rows else str(i)
+        words = reading.format(row=name, cells=_spoken(kept, noun))
+        lines.append(_mask_row(grid, i, kept, made, words))
     thick = _num(grid.cell - grid.gap)
     style = (
         f'<g fill="none" stroke="currentColor" stroke-width="{thick}" text-anchor='
         f'"middle" stroke-dasharray="{thick} {_num(grid.gap)}">'
     )
-    body = f"{style}{''.join(lines)}</g>{_counts(grid, cells, extra)}"
+    below = _below(grid, _counts(cells, extra) if total is None else total)
+    body = f"{style}{''.join(lines)}</g>{below}"
     return grid.frame(body, 46, alt)
 
 
@@ -475,7 +483,9 @@ def _scale(grid: _Grid, vmin: float, vmax: float) -> str:
     return steps + low + _label(x + 134, y + 10, f"{vmax:g}", "start")
 
 
-def _mask_row(grid: _Grid, i: int, kept: list[bool], computed: list[bool]) -> str:
+def _mask_row(
+    grid: _Grid, i: int, kept: list[bool], computed: list[bool], words: str
+) -> str:
     """Draw one row: its empty, wasted and kept cells, and its words when pointed at."""
     y = grid.top + (i + 0.5) * grid.cell
     state = [2 if k else int(c) for k, c in zip(kept, computed, strict=True)]
@@ -488,35 +498,37 @@ def _mask_row(grid: _Grid, i: int, kept: list[bool], computed: list[bool]) -> st
         f'<path {inks[v]} d="{"".join(d)}"/>' for v, d in paths.items() if d
     )
     x, y = _num(grid.page / 2), _num(grid.bottom + 42)
-    words = f'<text x="{x}" y="{y}">query {i} keeps {_spoken(kept)}</text>'
-    return f'<g class="attn-r">{cells}{words}</g>'
+    text = f'<text x="{x}" y="{y}">{html.escape(words)}</text>'
+    return f'<g class="attn-r">{cells}{text}</g>'
 
 
-def _spoken(kept: list[bool]) -> str:
+def _spoken(kept: list[bool], noun: str) -> str:
     """Say which keys are kept: ``keys 2–8 (7 of them)``."""
     runs = [(j, j + size - 1) for value, j, size in _runs(kept) if value]
     if not runs:
-        return "no key"
+        return f"no {noun}"
     words = [f"{a}" if a == b else f"{a}–{b}" for a, b in runs]
     text = ", ".join(words if len(words) <= 5 else [*words[:4], "…"])
-    total = sum(kept)
-    return f"key {text}" if total == 1 else f"keys {text} ({total} of them)"
+    many = sum(kept)
+    return f"{noun} {text}" if many == 1 else f"{noun}s {text} ({many} of them)"
 
 
-def _counts(grid: _Grid, kept: list[list[bool]], computed: list[list[bool]]) -> str:
-    """Write how many pairs are kept, and computed where that differs."""
+def _counts(kept: list[list[bool]], computed: list[list[bool]]) -> str:
+    """Say how many pairs are kept, and computed where that differs."""
     some, made = sum(map(sum, kept)), sum(map(sum, computed))
-    pairs = grid.height * grid.width
-    text = f"{some:,} of {pairs:,} pairs kept ({100 * some / pairs:.0f} %)"
+    pairs = len(kept) * len(kept[0])
     if made != some:
-        text = f"{made:,} of {pairs:,} pairs computed, {some:,} of them kept"
-    hint = _label(
-        grid.page / 2,
-        grid.bottom + 42,
-        "point at a row to read its keys",
-        more=' class="attn-o" opacity=".75"',
+        return f"{made:,} of {pairs:,} pairs computed, {some:,} of them kept"
+    return f"{some:,} of {pairs:,} pairs kept ({100 * some / pairs:.0f} %)"
+
+
+def _below(grid: _Grid, total: str) -> str:
+    """Write a line below the cells, and a hint where a row is read out."""
+    x, hint = grid.page / 2, "point at a row to read its keys"
+    faint = ' class="attn-o" opacity=".75"'
+    return _label(x, grid.bottom + 20, total) + _label(
+        x, grid.bottom + 42, hint, more=faint
     )
-    return _label(grid.page / 2, grid.bottom + 20, text) + hint
 
 
 # Axes -----------------------------------------------------------------------------
