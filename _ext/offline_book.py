@@ -26,6 +26,14 @@ def mathjax_source() -> Path:
     return Path(spec.origin).parent / "static" / "mathjax"
 
 
+def quiet_header(app, config):
+    """The sidebar has the title and the search already: no second bar on top."""
+    options = config.html_theme_options
+    for place in ("start", "center", "end", "persistent"):
+        options[f"navbar_{place}"] = []
+    options["logo"] = {"text": config.html_title or config.project, "alt_text": ""}
+
+
 def copy_mathjax(app, exception):
     if exception is not None or app.builder.format != "html":
         return
@@ -85,6 +93,7 @@ def keep_tags(app, doctree, docname):
 def setup(app):
     sys.path.insert(0, str(ROOT))  # the API pages import the package from here
     app.config.mathjax_path = f"mathjax/{MATHJAX}"
+    app.connect("config-inited", quiet_header)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("html-page-context", mend_markup)
     app.connect("doctree-resolved", keep_tags)
