@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import torch
+import math
+
 from torch import Tensor, nn
 
+from attn_tutorial import patterns
 from attn_tutorial.checks import (
     check_block,
     check_count,
@@ -13,7 +15,7 @@ from attn_tutorial.checks import (
     check_same_length,
     check_scale,
 )
-from attn_tutorial.tiled import tiled_attention
+from attn_tutorial.tiled import Tile, tiled_attention
 
 
 def sparse_attention(
@@ -27,7 +29,7 @@ def sparse_attention(
     key_keep: Tensor | None = None,
     scale: float | None = None,
 ) -> Tensor:
-    """Attention in which a block of queries sees its own block of keys and its neighbours.
+    """Attention of each block of queries to its own block of keys and its neighbours.
 
     Eq. (3): query i meets key j exactly when |i // b - j // b| <= 1 and, if causal,
     j <= i. Computes n * 3b scores, never n * n, and keeps none.
@@ -52,6 +54,7 @@ def sparse_attention(
         ValueError: If shapes do not fit, num_blocks does not divide n, or not exactly
             one of num_blocks and block_size is given.
 
+    >>> import torch
     >>> q = torch.randn(2, 8, 96, 16)
     >>> sparse_attention(q, q, q, num_blocks=6).shape
     torch.Size([2, 8, 96, 16])
@@ -60,20 +63,34 @@ def sparse_attention(
     check_key_keep(key_keep, k)
     n, scale = check_same_length(q, k), check_scale(scale, q.shape[-1])
     b = min(check_block(n, num_blocks, block_size), max(n, 1))
-    right = 0 if causal else b
-    keep = causal_blocks(b, q.device) if causal else None
-    return tiled_attention(q, k, v, keep, b, b, right, key_keep, scale)
+    tiles = block_tiles(b, causal)
+    if causal:
+        pattern = patterns.adjacent_blocks(b) & patterns.causal()
+        tiles = tuple(tile.trimmed(pattern, like=q) for tile in tiles)
+    return tiled_attention(q, k, v, tiles, key_keep, scale)
 
 
-def causal_blocks(block_size: int, device: torch.device) -> Tensor:
-    """A block of queries sees the block before and, of its own block, what came before.
+def block_tiles(block_size: int, causal: bool) -> tuple[Tile, ...]:
+    """The tiles of a block: the whole block, or even parts of a large one.
 
-    >>> causal_blocks(2, "cpu").int()
-    tensor([[1, 1, 1, 0],
-            [1, 1, 1, 1]], dtype=torch.int32)
+    Their run is the block and its neighbours, so that every pair attends: no mask at
+    all. If causal, the run ends with the tile, and parts compute less for nothing.
+
+    >>> block_tiles(64, causal=False)
+    (Tile(offset=0, rows=64, step=64, left=64, right=64, bias=None),)
     """
-    query = torch.arange(block_size, device=device)[:, None]
-    return torch.arange(-block_size, block_size, device=device) <= query
+    parts = math.ceil(block_size / (128 if causal else 512))
+    rows = math.ceil(block_size / parts)
+    return tuple(
+        Tile(
+            offset=first,
+            rows=min(rows, block_size - first),
+            step=block_size,
+            left=block_size + first,
+            right=0 if causal else max(0, 2 * block_size - first - rows),
+        )
+        for first in range(0, block_size, rows)
+    )
 
 
 class SparseAttention(nn.Module):
@@ -81,6 +98,7 @@ class SparseAttention(nn.Module):
 
     `n` is the number of blocks, as in the source document.
 
+    >>> import torch
     >>> x = torch.randn(1, 12, 4)
     >>> SparseAttention(d_k=4, n=3)(x, x, x).shape
     torch.Size([1, 12, 4])
@@ -100,4 +118,5 @@ class SparseAttention(nn.Module):
         return sparse_attention(Q, K, V, self.n)
 
     def extra_repr(self) -> str:
+        """Name the settings in the module's repr."""
         return f"d_k={self.d_k}, n={self.n}"

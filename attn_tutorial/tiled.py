@@ -1,192 +1,299 @@
-"""The one fast routine behind local and block-sparse attention: query tiles x key runs.
+"""The one fast routine behind local and block-sparse attention: tiles of queries.
 
-Cut the queries into tiles. Every tile meets one contiguous run of keys: its own
-positions, `left` keys before the first and `right` keys after the last. The run is a
-view, so no key is copied, and no more scores exist at a time than one slab of tiles
-has: memory grows with n, not with n * n, forward and backward.
+Cut the queries into tiles. The keys that a tile may meet form one contiguous run: its
+own positions, some before and some after. All tiles of a kind look alike, so many of
+them are one batched call. Three things make it fast and small:
+
+- Runs of neighbouring tiles overlap in memory: they are views, no key is copied.
+- One slab of tiles is in work at a time, so memory grows with n, never with n * n.
+- The backward pass computes the weights again instead of keeping them.
+
+The few tiles at the two ends, whose run is cut off, have calls of their own: nothing
+is padded, so no padding can leak into a softmax.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-SLAB_ROWS = 1024
+from attn_tutorial.patterns import Pattern
+
+__all__ = ["Slab", "Tile", "TiledAttention", "tiled_attention", "windows"]
+
+# Scores of all heads in one slab. Measured on CPUs: with 8 heads, 2**19 scores of a
+# head fill 2 MiB, about one core's cache. A GPU wants more work in one call.
+SLAB_SCORES = {"cpu": 2**22, "cuda": 2**26}
 
 
-class Slab(NamedTuple):
-    """`count` tiles of `rows` queries; tile c starts at query + c * rows."""
+@dataclass(frozen=True)
+class Tile:
+    """A kind of tile: `rows` queries at `offset`, and again every `step` positions.
+
+    Its run of keys begins `left` positions before its first query and ends `right`
+    positions after its last. `bias`, (rows, left + rows + right), is 0 where a pair
+    attends and -inf where it does not; None where all pairs attend.
+    """
+
+    offset: int
+    rows: int
+    step: int
+    left: int
+    right: int
+    bias: Tensor | None = None
+
+    @property
+    def keys(self) -> int:
+        """Length of the complete run."""
+        return self.left + self.rows + self.right
+
+    def trimmed(self, pattern: Pattern, like: Tensor) -> Tile:
+        """Return the tile with the bias that leaves only the pairs of `pattern`."""
+        query = torch.arange(self.left, self.left + self.rows, device=like.device)
+        key = torch.arange(self.keys, device=like.device)
+        keep = pattern(None, None, query[:, None], key)
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        bias = torch.zeros(keep.shape, dtype=dtype, device=like.device)
+        bias.masked_fill_(~keep, -math.inf)
+        return Tile(self.offset, self.rows, self.step, self.left, self.right, bias)
+
+    def slabs(self, n: int, most: int) -> Iterator[Slab]:
+        """Group the tiles of n positions into slabs of at most `most` equal tiles.
+
+        A tile with a complete run stands with its equals, any other one alone.
+
+        >>> tile = Tile(offset=0, rows=2, step=2, left=2, right=2)
+        >>> [(s.query, s.key, s.keys, s.count) for s in tile.slabs(11, most=9)]
+        [(0, 0, 4, 1), (2, 0, 6, 3), (8, 6, 5, 1), (10, 8, 3, 1)]
+        """
+        query = self.offset
+        while query < n:
+            rows = min(self.rows, n - query)
+            start, stop = max(0, query - self.left), min(n, query + rows + self.right)
+            cut = start - (query - self.left)  # keys missing on the left
+            bias = self.bias
+            if bias is not None:
+                bias = bias[:rows, cut : cut + stop - start]
+            complete = (n - self.right - self.rows - query) // self.step + 1
+            count = 1 if cut else max(1, min(complete, most))
+            yield Slab(query, rows, start, stop - start, self.step, count, bias)
+            query += count * self.step
+
+
+@dataclass(frozen=True)
+class Slab:
+    """`count` tiles: c has queries from query + c * step, keys from key + c * step."""
 
     query: int
     rows: int
     key: int
     keys: int
+    step: int
     count: int
+    bias: Tensor | None
 
+    def tiles(self, x: Tensor) -> Tensor:
+        """View x, (G, n, d), as its query tiles, (G, count, rows, d)."""
+        return windows(x, self.query, self.rows, self.step, self.count)
 
-def slabs(n: int, tile: int, left: int, right: int) -> Iterator[Slab]:
-    """Cut n queries into slabs of equal tiles, whose runs are clipped to [0, n).
+    def runs(self, x: Tensor) -> Tensor:
+        """View x, (G, n, d), as its runs of keys, (G, count, keys, d)."""
+        return windows(x, self.key, self.keys, self.step, self.count)
 
-    A tile with a complete run stands in a slab with its equals; a tile at an end of
-    the sequence, whose run is clipped, and a last shorter tile have their own slab.
+    def mask(self, key_bias: Tensor | None) -> Tensor | None:
+        """Return what to add to the scores, broadcastable to (G, count, rows, keys).
 
-    >>> [tuple(slab) for slab in slabs(10, tile=2, left=2, right=2)]
-    [(0, 2, 0, 4, 1), (2, 2, 0, 6, 3), (8, 2, 6, 4, 1)]
-    """
-    query = 0
-    while query < n:
-        rows = min(tile, n - query)
-        start, stop = max(0, query - left), min(n, query + rows + right)
-        complete = (n - right - query) // tile if query >= left else 0
-        count = max(1, min(complete, SLAB_ROWS // tile))
-        yield Slab(query, rows, start, stop - start, count)
-        query += rows * count
+        key_bias is (G, n, 1): 0, or -inf where a key is padding.
+        """
+        if key_bias is None:
+            return self.bias
+        padding = self.runs(key_bias).mT.expand(-1, -1, self.rows, -1)
+        return padding if self.bias is None else padding + self.bias
 
 
 def windows(x: Tensor, start: int, size: int, step: int, count: int) -> Tensor:
-    """Overlapping views of x (G, n, d): (G, count, size, d), window c at start + c * step."""
-    heads, rows, features = x.stride()
+    """View x, (G, n, d), as (G, count, size, d): window c begins at start + c * step.
+
+    >>> x = torch.arange(6).view(1, 6, 1)
+    >>> windows(x, start=1, size=3, step=1, count=3)[0, ..., 0]
+    tensor([[1, 2, 3],
+            [2, 3, 4],
+            [3, 4, 5]])
+    """
+    head, row, feature = x.stride()
     return x.as_strided(
         (x.shape[0], count, size, x.shape[2]),
-        (heads, step * rows, rows, features),
-        x.storage_offset() + start * rows,
+        (head, step * row, row, feature),
+        x.storage_offset() + start * row,
     )
-
-
-def slab_mask(
-    keep: Tensor | None, key_keep: Tensor | None, slab: Slab, left: int
-) -> Tensor | None:
-    """The part of the tile's picture that the slab needs, and its keys that are padding.
-
-    Args:
-        keep: (tile, left + tile + right), True = attend; None where all is kept.
-        key_keep: (G, n, 1), False = padding; None where there is none.
-        slab: The tiles.
-        left: Keys before the tile in the picture.
-
-    Returns:
-        Broadcastable to (G, count, rows, keys), or None where everything is kept.
-    """
-    if keep is not None:
-        cut = left - (slab.query - slab.key)  # keys missing before the sequence's start
-        keep = keep[: slab.rows, cut : cut + slab.keys]
-    if key_keep is None:
-        return keep
-    real = windows(key_keep, slab.key, slab.keys, slab.rows, slab.count).mT
-    return real if keep is None else keep & real
 
 
 class TiledAttention(torch.autograd.Function):
-    """Attention of query tiles over key runs, recomputed slab by slab in the backward.
+    """Attention of each tile over its run, with a backward pass of linear memory.
 
-    A plain loop over slices would be quadratic in the backward: the gradient of each
-    slice of k is a tensor as long as k. Here each slab *adds* into one gradient.
+    Autograd alone would be quadratic: for each slice of k it makes a gradient as long
+    as k. Here every slab adds to the same gradient.
     """
 
     @staticmethod
-    def forward(ctx, q, k, v, keep, key_keep, tile, left, right, scale):
-        ctx.save_for_backward(q, k, v, keep, key_keep)
-        ctx.settings = tile, left, right, scale
+    def forward(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        key_bias: Tensor | None,
+        tiles: tuple[Tile, ...],
+        scale: float,
+    ) -> Tensor:
+        """Apply PyTorch's fused attention to one slab after the other."""
         output = v.new_empty(*q.shape[:-1], v.shape[-1])
-        for slab in slabs(q.shape[1], tile, left, right):
-            mask = slab_mask(keep, key_keep, slab, left)
-            out = windows(output, slab.query, slab.rows, slab.rows, slab.count)
-            out.copy_(attend(*slab_inputs(q, k, v, slab), mask, scale))
+        for slab in slabs(tiles, q):
+            # 4-D inputs: with 3-D ones it would silently take a slow path.
+            out = F.scaled_dot_product_attention(
+                slab.tiles(q),
+                slab.runs(k),
+                slab.runs(v),
+                attn_mask=slab.mask(key_bias),
+                scale=scale,
+            )
+            slab.tiles(output).copy_(out)
         return output
 
     @staticmethod
+    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+        """Keep the inputs and the output, but no weights."""
+        q, k, v, key_bias, ctx.tiles, ctx.scale = inputs
+        ctx.save_for_backward(q, k, v, key_bias, output)
+
+    @staticmethod
     @once_differentiable
-    def backward(ctx, grad_output):
-        q, k, v, keep, key_keep = ctx.saved_tensors
-        tile, left, right, scale = ctx.settings
-        grad_output = grad_output.contiguous()
+    def backward(ctx, grad: Tensor) -> tuple:
+        """Add the gradients of one slab after the other."""
+        q, k, v, key_bias, output = ctx.saved_tensors
+        grad = grad.contiguous()
         grads = [
-            torch.zeros_like(x, memory_format=torch.contiguous_format)
-            for x in (q, k, v)
+            torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v)
         ]
-        for slab in slabs(q.shape[1], tile, left, right):
-            inputs = [x.detach().requires_grad_() for x in slab_inputs(q, k, v, slab)]
-            mask = slab_mask(keep, key_keep, slab, left)
-            with torch.enable_grad():
-                output = attend(*inputs, mask, scale)
-            grad = windows(grad_output, slab.query, slab.rows, slab.rows, slab.count)
-            parts = torch.autograd.grad(output, inputs, grad)
-            windows(grads[0], slab.query, slab.rows, slab.rows, slab.count).copy_(
-                parts[0]
-            )
-            add_runs(grads[1], parts[1], slab)
-            add_runs(grads[2], parts[2], slab)
-        return *grads, None, None, None, None, None, None
+        for slab in slabs(ctx.tiles, q):
+            tiles = [slab.tiles(x) for x in (q, output, grad, grads[0])]
+            runs = [slab.runs(x) for x in (k, v, grads[1], grads[2])]
+            mask = slab.mask(key_bias)
+            mask = q.new_zeros(1) if mask is None else mask
+            mask = mask.expand(q.shape[0], slab.count, slab.rows, slab.keys)
+            # A batched product has one batch dimension: the tiles of a head, or the
+            # heads of a tile. Take the one that needs fewer calls.
+            batch = 0 if q.shape[0] <= slab.count else 1
+            for part in zip(
+                *(x.unbind(batch) for x in (*tiles, *runs, mask)), strict=True
+            ):
+                add_gradients(*part, slab.step, ctx.scale, key_bias is not None)
+        return *grads, None, None, None
+
+    @staticmethod
+    def vmap(info, in_dims: tuple, *inputs) -> tuple[Tensor, int]:
+        """torch.vmap: the new dimension is one more leading dimension."""
+        tensors = [
+            None if x is None else _merge(x, dim, info.batch_size)
+            for x, dim in zip(inputs[:4], in_dims[:4], strict=True)
+        ]
+        output = TiledAttention.apply(*tensors, *inputs[4:])
+        return output.unflatten(0, (info.batch_size, -1)), 0
 
 
-def slab_inputs(q: Tensor, k: Tensor, v: Tensor, slab: Slab) -> tuple[Tensor, ...]:
-    """Views: query tiles (G, count, rows, d), key and value runs (G, count, keys, d)."""
-    step, count = slab.rows, slab.count
-    return (
-        windows(q, slab.query, slab.rows, step, count),
-        windows(k, slab.key, slab.keys, step, count),
-        windows(v, slab.key, slab.keys, step, count),
-    )
+def _merge(x: Tensor, dim: int | None, size: int) -> Tensor:
+    x = x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
+    return x.flatten(0, 1)
 
 
-def attend(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
-) -> Tensor:
-    """PyTorch's fused attention on 4-D inputs (3-D ones silently take a slow path)."""
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+def slabs(tiles: tuple[Tile, ...], q: Tensor) -> Iterator[Slab]:
+    """Slabs of all kinds of tiles for q, (G, n, d), sized for the device's memory."""
+    scores = SLAB_SCORES.get(q.device.type, SLAB_SCORES["cuda"])
+    for tile in tiles:
+        most = max(1, scores // (q.shape[0] * tile.rows * tile.keys))
+        yield from tile.slabs(q.shape[1], most)
 
 
-def add_runs(total: Tensor, parts: Tensor, slab: Slab) -> None:
-    """Add the gradients of overlapping runs: strips of `rows` keys never collide."""
-    for start in range(0, slab.keys, slab.rows):
-        strip = parts[:, :, start : start + slab.rows]
-        view = windows(total, slab.key + start, strip.shape[2], slab.rows, slab.count)
-        view += strip
+def add_gradients(
+    q: Tensor,
+    output: Tensor,
+    grad: Tensor,
+    dq: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dk: Tensor,
+    dv: Tensor,
+    bias: Tensor,
+    step: int,
+    scale: float,
+    padded: bool,
+) -> None:
+    """Add a batch of tiles' share to the gradients dq, dk and dv, in place. Eq. (12).
+
+    q, output, grad, dq are query tiles, (batch, rows, ...), and k, v, dk, dv their runs
+    of keys, (batch, keys, ...): views that overlap, but strips of `step` keys of all
+    runs do not. bias, (batch, rows, keys), is added to the scores. If padded, some
+    queries may have no key at all.
+    """
+    weights = torch.baddbmm(bias, q, k.mT, alpha=scale)  # bias + scale * q k^T
+    torch.softmax(weights, -1, out=weights)
+    if padded:  # the softmax over no key at all is 0 / 0
+        weights.masked_fill_(bias == -math.inf, 0)
+    dweights_mean = (grad * output).sum(-1, keepdim=True)
+    dscores = torch.bmm(grad, v.mT).sub_(dweights_mean).mul_(weights)
+    dq.baddbmm_(dscores, k, alpha=scale)
+    for first in range(0, k.shape[1], step):
+        strip = slice(first, first + step)
+        dv[:, strip].baddbmm_(weights[:, :, strip].mT, grad)
+        dk[:, strip].baddbmm_(dscores[:, :, strip].mT, q, alpha=scale)
 
 
+@torch.compiler.disable
 def tiled_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    keep: Tensor | None,
-    tile: int,
-    left: int,
-    right: int,
+    tiles: tuple[Tile, ...],
     key_keep: Tensor | None = None,
     scale: float = 1.0,
 ) -> Tensor:
-    """Attention in which query tile c, at c * tile, meets the run of keys around it.
+    """Attention of query tiles over runs of keys: the pairs that `tiles` leave.
+
+    torch.compile runs it as it is: its inner calls are compiled code already.
 
     Args:
         q: Queries, shape (..., n, d).
         k: Keys, shape (..., n, d).
         v: Values, shape (..., n, d_v).
-        keep: Which pairs of a tile and its run attend, shape
-            (tile, left + tile + right): the same picture for every tile. None: all.
-        tile: Queries in a tile (the last may have fewer).
-        left: Keys that the run has before the tile's first position.
-        right: Keys that the run has after the tile's last position.
-        key_keep: bool, broadcastable to (..., n), False = padding, never attended.
-        scale: Factor of the scores.
+        tiles: Kinds of tiles that together hold every query once.
+        key_keep: Bool, broadcasts to (..., n), False = padding, never attended.
+        scale: Factor on the scores.
 
     Returns:
-        Shape (..., n, d_v). A query with no key left gets zeros.
+        Shape (..., n, d_v). A query that keeps no key gets zeros.
 
     >>> q = torch.randn(2, 3, 10, 4)
-    >>> tiled_attention(q, q, q, None, tile=2, left=2, right=2).shape
+    >>> pairs = Tile(offset=0, rows=2, step=2, left=0, right=0)
+    >>> tiled_attention(q, q, q, (pairs,)).shape
     torch.Size([2, 3, 10, 4])
     """
     shape = (*q.shape[:-1], v.shape[-1])
     if 0 in shape:
         return (q.sum() + k.sum() + v.sum()) * v.new_zeros(shape)
+    # Half precision is computed in float32, so that scores keep their digits.
+    q32, k32, v32 = (_flatten(x.float() if x.itemsize < 4 else x) for x in (q, k, v))
+    key_bias = None
     if key_keep is not None:
-        key_keep = key_keep.expand(q.shape[:-1]).reshape(-1, q.shape[-2], 1)
-    q, k, v = (x.reshape(-1, *x.shape[-2:]) for x in (q, k, v))
-    return TiledAttention.apply(q, k, v, keep, key_keep, tile, left, right, scale).view(
-        shape
-    )
+        key_bias = q32.new_zeros(q.shape[:-1]).masked_fill_(~key_keep, -math.inf)
+        key_bias = _flatten(key_bias[..., None])
+    with torch.autocast(q.device.type, enabled=False):
+        output = TiledAttention.apply(q32, k32, v32, key_bias, tiles, scale)
+    return output.to(q.dtype).view(shape)
+
+
+def _flatten(x: Tensor) -> Tensor:
+    return x.reshape(-1, *x.shape[-2:])  # (..., n, d) -> (G, n, d)
