@@ -177,7 +177,8 @@ def mask(
         f'<g fill="none" stroke="currentColor" stroke-width="{thick}" text-anchor='
         f'"middle" stroke-dasharray="{thick} {_num(grid.gap)}">'
     )
-    below = _below(grid, _counts(cells, extra) if total is None else total)
+    counts = _counts(cells, extra) if total is None else total
+    below = _below(grid, counts, f"point at a row to read its {noun}s")
     body = f"{style}{''.join(lines)}</g>{below}"
     return grid.frame(body, 46, alt)
 
@@ -522,9 +523,9 @@ def _counts(kept: list[list[bool]], computed: list[list[bool]]) -> str:
     return f"{some:,} of {pairs:,} pairs kept ({100 * some / pairs:.0f} %)"
 
 
-def _below(grid: _Grid, total: str) -> str:
+def _below(grid: _Grid, total: str, hint: str) -> str:
     """Write a line below the cells, and a hint where a row is read out."""
-    x, hint = grid.page / 2, "point at a row to read its keys"
+    x = grid.page / 2
     faint = ' class="attn-o" opacity=".75"'
     return _label(x, grid.bottom + 20, total) + _label(
         x, grid.bottom + 42, hint, more=faint

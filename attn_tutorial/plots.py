@@ -19,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 __all__ = [
     "COLORS",
@@ -119,9 +120,11 @@ def _finish(figure: Picture) -> None:
 
 
 def _wrap(text: str, figure: Picture, columns: int) -> str:
-    """Break a title where it would be wider than its axes."""
-    letters = int(figure.get_size_inches()[0] / columns * 10.5) - 2
-    return textwrap.fill(text.replace("\n", " "), max(letters, 12))
+    """Break a title that is wider than its axes into lines of about one length."""
+    text = text.replace("\n", " ")
+    letters = max(int(figure.get_size_inches()[0] / columns * 8.6) - 1, 12)
+    count = -(-len(text) // letters)
+    return textwrap.fill(text, min(letters, len(text) // max(count, 1) + 6))
 
 
 def picture(
@@ -203,12 +206,23 @@ def lines(
         axes.plot(_array(x), _array(y), label=name, marker=marker, **look)
     axes.set_xscale("log" if logx else "linear")
     axes.set_yscale("log" if logy else "linear")
+    for axis in [axes.xaxis] * logx + [axes.yaxis] * logy:
+        _tick_powers(axis)
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
     axes.grid(color=COLORS["pale"])
     _name_points(axes, marks)
     if len(curves) > 1:
         axes.legend(frameon=False)
     return figure
+
+
+def _tick_powers(axis: Any) -> None:
+    """Tick a logarithmic axis at 1, 2, 5, 10, ... where it spans few powers of ten."""
+    low, high = axis.get_view_interval()
+    if high / low < 10**2.5:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _name_points(axes: Any, marks: Iterable[Any]) -> None:
@@ -305,7 +319,8 @@ def heatmap(
     shades = {"cmap": "viridis", "vmin": vmin, "vmax": vmax}
     image = axes.imshow(_array(matrix), interpolation="nearest", **shades)
     _name_cells(axes, rows, cols)
-    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    figure.suptitle(title)
     axes.spines[:].set_visible(False)
     figure.colorbar(image, shrink=0.85).ax.tick_params(labelsize=TICK)
     return figure
@@ -346,7 +361,7 @@ def masks(
         A picture.
     """
     side = width / len(keeps)
-    tall = height or min(side, 4.5) + 1.0
+    tall = height or 0.85 * min(side, 4.5) + 1.15
     figure, axes = picture(
         alt, width=width, height=tall, cols=len(keeps), squeeze=False
     )
@@ -410,8 +425,8 @@ def tile(
     size = (keys[1] - keys[0], queries[1] - queries[0])
     edge = {"fill": False, "linewidth": 2.5, "edgecolor": COLORS["black"]}
     axes.add_patch(Rectangle((keys[0], queries[0]), *size, **edge))
-    axes.set(title=title, aspect="equal")
-    axes.set(xlabel="key position j", ylabel="query position i")
+    figure.suptitle(title)
+    axes.set(aspect="equal", xlabel="key position j", ylabel="query position i")
     axes.invert_yaxis()
     axes.spines[:].set_visible(False)
     _number_cells(axes, kept.shape)

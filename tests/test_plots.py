@@ -39,7 +39,7 @@ MAKERS = {
 }
 
 
-@pytest.fixture(params=MAKERS)
+@pytest.fixture(params=MAKERS, scope="module")
 def made(request):
     return MAKERS[request.param]()
 
