@@ -79,8 +79,8 @@ def faults_of_the_numbers(notebook):
     ]
     if len(asserted) < MIN_ASSERTED:
         yield f"{len(asserted)} cells assert and print a number, need {MIN_ASSERTED}"
-    if not any(re.search(r"\d\.\d", output_text(cell)) for cell in asserted):
-        yield "no asserted cell prints a decimal number"
+    if not any(re.search(r"\d[.,]\d", output_text(cell)) for cell in asserted):
+        yield "no asserted cell prints a number like 0.25 or 1,024"
 
 
 def faults_of_the_pictures(notebook):
@@ -281,7 +281,7 @@ SABOTAGE = {
     default_alt: "says too little",
     lengthen_a_cell: "18 lines",
     drop_an_assert: "2 cells assert",
-    print_no_decimal: "no asserted cell prints a decimal",
+    print_no_decimal: "no asserted cell prints a number",
     end_with_semicolon: "trailing ';'",
     define_a_class: "a class",
     use_a_directive: "MyST syntax",
