@@ -95,7 +95,8 @@ class MultiHeadAttention(nn.Module):
         output = self.output(heads.transpose(-3, -2).flatten(-2))
         if not need_weights:
             return output
-        return output, attention_weights(q, k, _keep(q, k, self.pattern, key_keep))
+        keep = _keep(q, k, self.pattern, key_keep)
+        return output, attention_weights(q, k, keep)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(-3, -2)
