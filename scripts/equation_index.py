@@ -86,12 +86,23 @@ def functions(path: Path, root: Path):
     What says ``Eq. (N):``, with a colon, defines it and is listed first.
     """
     module = ".".join(path.relative_to(root).with_suffix("").parts)
-    for name, node in definitions(ast.parse(path.read_text(encoding="utf-8"))):
-        if any(part.startswith("_") for part in name.split(".")):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    public = exported(tree)
+    for name, node in definitions(tree):
+        parts = name.split(".")
+        if any(part.startswith("_") for part in parts) or parts[0] not in public:
             continue
         match = LABEL.search(ast.get_docstring(node) or "")
         if match:
             yield int(match[1]), f"{module}.{name}", bool(match[2])
+
+
+def exported(tree: ast.Module) -> set[str]:
+    """Names in ``__all__``, or all names of a module that has none."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return set(ast.literal_eval(node.value))
+    return {name for name, _ in definitions(tree)}
 
 
 def definitions(tree: ast.AST, prefix: str = ""):

@@ -130,6 +130,14 @@ def test_an_orphan_fails_the_check(small, capsys, file, old, new, message):
     assert "stale" not in error
 
 
+def test_what_a_module_does_not_export_does_not_count(small, capsys):
+    with (small / "attn_tutorial/rule.py").open("a") as file:
+        file.write('\n__all__ = ["Second"]\n')
+    index.main(["--root", str(small)])
+    assert check(small) == 1
+    assert "Eq. (1) has no function" in capsys.readouterr().err
+
+
 def test_the_same_number_in_two_chapters_fails_the_check(small, capsys):
     write_chapter(small, "other", CHAPTER[:2])
     index.main(["--root", str(small)])

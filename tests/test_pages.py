@@ -226,7 +226,12 @@ def promised(line: str):
 
 
 def check_value(value, printed: str) -> None:
-    if isinstance(value, float) and "." in printed:
+    if isinstance(value, tuple) and not printed.startswith("("):
+        for one, its_print in zip(value, printed.split(", "), strict=True):
+            check_value(one, its_print)
+    elif isinstance(value, torch.Tensor) and not printed.startswith("tensor"):
+        check_value(value.item(), printed)
+    elif isinstance(value, float) and "." in printed:
         digits = len(printed.partition(".")[2])
         assert f"{value:.{digits}f}" == printed
     else:
