@@ -45,7 +45,7 @@ STYLE = (
     ".attn-t th,.attn-t td{padding:.2em .7em!important;text-align:right!important;"
     "border-bottom:1px solid rgba(128,128,128,.35)!important;color:inherit!important;"
     "background:none!important}"
-    ".attn-r{pointer-events:bounding-box}.attn-r text{display:none;stroke:none;"
+    ".attn-r text{display:none;stroke:none;"
     "fill:currentColor}.attn-r:hover text{display:inline}"
     ".attn-s:has(.attn-r:hover) .attn-r:not(:hover) path{opacity:.45}"
     ".attn-s:has(.attn-r:hover) .attn-o{visibility:hidden}"

@@ -114,8 +114,9 @@ def _finish(figure: Picture) -> None:
         axes.xaxis.label.set_fontsize(LABEL)
         axes.yaxis.label.set_fontsize(LABEL)
         axes.tick_params(labelsize=TICK)
-        legend = axes.get_legend()
-        for text in legend.get_texts() if legend else ():
+    legends = [axes.get_legend() for axes in figure.axes] + figure.legends
+    for legend in filter(None, legends):
+        for text in legend.get_texts():
             text.set_fontsize(TICK)
 
 
@@ -395,7 +396,7 @@ def tile(
     title: str,
     alt: str,
     width: float = 6.0,
-    height: float = 4.8,
+    height: float = 5.6,
 ) -> Picture:
     """Draw one tile of queries with the run of keys that it meets.
 
@@ -432,9 +433,8 @@ def tile(
     _number_cells(axes, kept.shape)
     words = ("outside the pattern", "kept, in another tile", "wasted", "kept, here")
     patches = [Rectangle((0, 0), 1, 1, color=COLORS[name]) for name in names]
-    axes.legend(
-        patches, words, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5)
-    )
+    below = {"loc": "outside lower center", "ncols": 2, "frameon": False}
+    figure.legend(patches, words, **below)
     return figure
 
 
