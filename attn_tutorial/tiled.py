@@ -21,7 +21,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from attn_tutorial.patterns import Pattern
 
@@ -171,43 +170,83 @@ class TiledAttention(torch.autograd.Function):
         ctx.save_for_backward(q, k, v, key_bias, output)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple:
-        """Add the gradients of one slab after the other."""
-        q, k, v, key_bias, output = ctx.saved_tensors
-        grad = grad.contiguous()
-        grads = [
-            torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v)
-        ]
-        for slab in slabs(ctx.tiles, q):
-            tiles = [slab.tiles(x) for x in (q, output, grad, grads[0])]
-            runs = [slab.runs(x) for x in (k, v, grads[1], grads[2])]
-            mask = slab.mask(key_bias)
-            mask = q.new_zeros(1) if mask is None else mask
-            mask = mask.expand(q.shape[0], slab.count, slab.rows, slab.keys)
-            # A batched product has one batch dimension: the tiles of a head, or the
-            # heads of a tile. Take the one that needs fewer calls.
-            batch = 0 if q.shape[0] <= slab.count else 1
-            for part in zip(
-                *(x.unbind(batch) for x in (*tiles, *runs, mask)), strict=True
-            ):
-                add_gradients(*part, slab.step, ctx.scale, key_bias is not None)
+        """Hand over to TiledGradients."""
+        with torch.autocast(grad.device.type, enabled=False):
+            grads = TiledGradients.apply(grad, *ctx.saved_tensors, ctx.tiles, ctx.scale)
         return *grads, None, None, None
 
     @staticmethod
-    def vmap(info, in_dims: tuple, *inputs) -> tuple[Tensor, int]:
+    def vmap(info, in_dims: tuple, *inputs) -> tuple:
         """torch.vmap: the new dimension is one more leading dimension."""
-        tensors = [
-            None if x is None else _merge(x, dim, info.batch_size)
-            for x, dim in zip(inputs[:4], in_dims[:4], strict=True)
-        ]
-        output = TiledAttention.apply(*tensors, *inputs[4:])
-        return output.unflatten(0, (info.batch_size, -1)), 0
+        return _apply_batched(TiledAttention, info.batch_size, in_dims, inputs)
+
+
+class TiledGradients(torch.autograd.Function):
+    """The backward pass of TiledAttention; it has none of its own."""
+
+    @staticmethod
+    def forward(
+        grad: Tensor,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        key_bias: Tensor | None,
+        output: Tensor,
+        tiles: tuple[Tile, ...],
+        scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Add the gradients of one slab after the other."""
+        grad = grad.contiguous()
+        dq, dk, dv = (
+            torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v)
+        )
+        for slab in slabs(tiles, q):
+            parts = [slab.tiles(x) for x in (q, output, grad, dq)]
+            parts += [slab.runs(x) for x in (k, v, dk, dv)]
+            mask = slab.mask(key_bias)
+            mask = q.new_zeros(1) if mask is None else mask
+            parts += [mask.expand(q.shape[0], slab.count, slab.rows, slab.keys)]
+            # A batched product has one batch dimension: the tiles of a head, or the
+            # heads of a tile. Take what needs fewer calls.
+            batch = 0 if q.shape[0] <= slab.count else 1
+            for part in zip(*(x.unbind(batch) for x in parts), strict=True):
+                add_gradients(*part, slab.step, scale, padded=key_bias is not None)
+        return dq, dk, dv
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: tuple) -> None:
+        """Keep nothing."""
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor) -> tuple:
+        """Refuse: second derivatives would need the n x n reference."""
+        raise NotImplementedError(
+            "tiled attention has no second derivative; differentiate at.attention "
+            "with a dense mask instead"
+        )
+
+    @staticmethod
+    def vmap(info, in_dims: tuple, *inputs) -> tuple:
+        """torch.vmap: the new dimension is one more leading dimension."""
+        return _apply_batched(TiledGradients, info.batch_size, in_dims, inputs)
+
+
+def _apply_batched(function: type, size: int, in_dims: tuple, inputs: tuple) -> tuple:
+    """Apply the function to inputs of which some have a batch dimension at in_dims."""
+    merged = [
+        _merge(x, dim, size) if isinstance(x, Tensor) else x
+        for x, dim in zip(inputs, in_dims, strict=True)
+    ]
+    outputs = function.apply(*merged)
+    if isinstance(outputs, Tensor):
+        return outputs.unflatten(0, (size, -1)), 0
+    return tuple(x.unflatten(0, (size, -1)) for x in outputs), (0,) * len(outputs)
 
 
 def _merge(x: Tensor, dim: int | None, size: int) -> Tensor:
     x = x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
-    return x.flatten(0, 1)
+    return x.flatten(0, 1)  # (size, G, n, d) -> (size * G, n, d)
 
 
 def slabs(tiles: tuple[Tile, ...], q: Tensor) -> Iterator[Slab]:
