@@ -335,6 +335,31 @@ def test_the_bibliography_says_what_each_work_is_used_for():
     assert cited == set(bib_keys())
 
 
+def named_or_cited(key: str, author: str) -> bool:
+    year = re.search(r"\d{4}", key)[0]
+    for name, text in SOURCES.items():
+        if name == "book/bibliography.md":
+            continue
+        if f"`{key}`" in text or any(
+            who in author and when == year for who, when in NAMED.findall(text)
+        ):
+            return True
+    return False
+
+
+def test_works_outside_further_reading_are_used():
+    authors = dict(
+        re.findall(
+            r"^@\w+\{(\w+),\n  author = \{+([^,}]+)",
+            (BOOK / "references.bib").read_text(encoding="utf-8"),
+            re.M,
+        )
+    )
+    used = text_of("bibliography").split("### Further reading")[0]
+    keys = re.findall(r"\{cite:t\}`([^`]+)`", used)
+    assert not [key for key in keys if not named_or_cited(key, authors[key])]
+
+
 def link_targets(text: str) -> list[str]:
     text = without_code(text)
     links = re.findall(r"\]\(([^()\s]+)\)", text)
