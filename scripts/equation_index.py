@@ -38,7 +38,7 @@ NAMES = {
     15: "Patterns and their algebra",
 }
 
-LABEL = re.compile(r"Eq\. \((\d+)\)(:?)")
+LABEL = re.compile(r"Eq\. \((\d+)\)(?:: (.+?)(?:\n\n|$))?", re.DOTALL)
 TAG = re.compile(r"\\tag\{(\d+)\}")
 DISPLAY = re.compile(
     r"\$\$(.+?)\$\$|(\\begin\{(equation|align)\*?\}.+?\\end\{\3\*?\})", re.DOTALL
@@ -62,14 +62,16 @@ class Equation:
     chapters: list[str] = field(default_factory=list)
     functions: list[str] = field(default_factory=list)
     tests: list[str] = field(default_factory=list)
+    words: str = ""
 
 
 def collect(root: Path) -> dict[int, Equation]:
     found = defaultdict(Equation, {number: Equation() for number in NAMES})
     modules = sorted((root / "attn_tutorial").rglob("*.py"))
     labelled = [item for path in modules for item in functions(path, root)]
-    for number, name, _ in sorted(labelled, key=lambda item: not item[2]):
+    for number, name, words in sorted(labelled, key=lambda item: not item[2]):
         found[number].functions.append(name)
+        found[number].words = found[number].words or words
     for path in sorted((root / "tests").rglob("test_*.py")):
         for number, name in tests(path, root):
             found[number].tests.append(name)
@@ -81,9 +83,9 @@ def collect(root: Path) -> dict[int, Equation]:
 
 
 def functions(path: Path, root: Path):
-    """Yield (number, dotted name, defines it) for a module's public definitions.
+    """Yield (number, dotted name, words) for a module's public definitions.
 
-    What says ``Eq. (N):``, with a colon, defines it and is listed first.
+    Words are what follows ``Eq. (N):``, with a colon: that definition comes first.
     """
     module = ".".join(path.relative_to(root).with_suffix("").parts)
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -94,7 +96,7 @@ def functions(path: Path, root: Path):
             continue
         match = LABEL.search(ast.get_docstring(node) or "")
         if match:
-            yield int(match[1]), f"{module}.{name}", bool(match[2])
+            yield int(match[1]), f"{module}.{name}", " ".join((match[2] or "").split())
 
 
 def exported(tree: ast.Module) -> set[str]:
@@ -167,6 +169,8 @@ def page(found: dict[int, Equation], root: Path) -> str:
     for number, equation in found.items():
         parts.append(f"## ({number}) {NAMES.get(number, 'Unknown')}\n")
         parts += [f"$$\n{tex}\n$$\n" for tex in equation.tex]
+        if equation.words:
+            parts.append(f"- **In the code's words:** {equation.words}")
         functions = ", ".join(function_link(name) for name in equation.functions)
         chapters = ", ".join(chapter_link(name, root) for name in equation.chapters)
         parts.append(f"- **Computed by** {functions or 'nothing yet'}")

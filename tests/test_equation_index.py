@@ -96,6 +96,7 @@ def test_the_page_names_all_four_partners(small):
     text = (small / index.PAGE).read_text()
     assert "## (1) Double\n\n$$\ny = 2x\n$$" in text
     assert "{py:obj}`rule.first <attn_tutorial.rule.first>`" in text
+    assert "**In the code's words:** twice x, which is not Eq. (2)." in text
     assert "<attn_tutorial.rule.Second.forward>`" in text
     assert "`tests/test_rule.py`: `TestSecond::test_forward`" in text
     assert "[A chapter](../notebooks/chapter.ipynb)" in text
