@@ -121,6 +121,7 @@ class LocalAttention(nn.Module):
 
     def forward(self, Q: Tensor, K: Tensor, V: Tensor) -> Tensor:
         """Eq. (2) with scale 1 / sqrt(d_k); Q, K: (..., n, d_k), V: (..., n, d_v)."""
+        check_qkv(Q, K, V)
         if Q.shape[-1] != self.d_k:
             raise ValueError(
                 f"Q must have d_k = {self.d_k} features, got shape {tuple(Q.shape)}"

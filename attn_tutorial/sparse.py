@@ -81,16 +81,12 @@ def block_tiles(block_size: int, causal: bool) -> tuple[Tile, ...]:
     """
     parts = math.ceil(block_size / (128 if causal else 512))
     rows = math.ceil(block_size / parts)
-    return tuple(
-        Tile(
-            offset=first,
-            rows=min(rows, block_size - first),
-            step=block_size,
-            left=block_size + first,
-            right=0 if causal else max(0, 2 * block_size - first - rows),
-        )
-        for first in range(0, block_size, rows)
-    )
+    tiles = []
+    for first in range(0, block_size, rows):
+        end = min(first + rows, block_size)
+        right = 0 if causal else 2 * block_size - end
+        tiles.append(Tile(first, end - first, block_size, block_size + first, right))
+    return tuple(tiles)
 
 
 class SparseAttention(nn.Module):
@@ -111,6 +107,7 @@ class SparseAttention(nn.Module):
 
     def forward(self, Q: Tensor, K: Tensor, V: Tensor) -> Tensor:
         """Eq. (3) with scale 1 / sqrt(d_k); Q, K: (..., n, d_k), V: (..., n, d_v)."""
+        check_qkv(Q, K, V)
         if Q.shape[-1] != self.d_k:
             raise ValueError(
                 f"Q must have d_k = {self.d_k} features, got shape {tuple(Q.shape)}"
