@@ -31,8 +31,10 @@ book: site  ## Build the site (no torch needed) and say how to open it
 	@echo "or run 'make serve' and open http://localhost:$(PORT)/"
 
 test: $(VENV)/.everything browser check site  ## Run every check: style, unit, browser and notebook tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
-	$(NBVAL)
+	@failed=0; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope || failed=1; \
+	$(NBVAL) || failed=1; \
+	exit $$failed
 
 notebooks: $(VENV)/.everything  ## Run all chapters again and store their outputs
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/execute.py $(NOTEBOOKS)

@@ -79,6 +79,7 @@ class Tab:
         self.site = site
         self.outside, self.failed, self.errors = [], [], []
         self.page = browser.new_context(reduced_motion="reduce").new_page()
+        self.page.set_default_timeout(90_000)  # for busy machines
         self.page.route("**/*", self._route)
         self.page.on("requestfailed", lambda r: self.failed.append(r.url))
         self.page.on("response", self._response)
