@@ -1,7 +1,7 @@
 """Multi-head attention under a pattern, and small models that are built on it.
 
 Every layer that mixes positions here maps (..., n, d_model) to (..., n, d_model), so
-that attention, a recurrence and a convolution can stand in one another's place.
+that attention and a recurrence can stand in one another's place.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from attn_tutorial import patterns
-from attn_tutorial.checks import check_count, check_window
+from attn_tutorial.checks import check_count
 from attn_tutorial.dense import attention, attention_weights
 from attn_tutorial.local import local_attention
 from attn_tutorial.patterns import Pattern, dense_mask
@@ -20,7 +20,6 @@ from attn_tutorial.sparse import sparse_attention
 
 __all__ = [
     "Block",
-    "ConvolutionLayer",
     "MultiHeadAttention",
     "RecurrentLayer",
     "Transformer",
@@ -169,28 +168,6 @@ class RecurrentLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, n, d_model) to (batch, n, d_model), one position at a time."""
         return self.output(self.recurrence(x)[0])
-
-
-class ConvolutionLayer(nn.Module):
-    """A convolution: position i mixes its neighbours j by fixed weights of i - j.
-
-    Args:
-        d_model: Width of the input and the output.
-        window: w, one-sided: keep |i - j| <= w.
-        causal: Keep i - w <= j <= i instead.
-    """
-
-    def __init__(self, d_model: int, window: int, *, causal: bool = False) -> None:
-        super().__init__()
-        window = check_window(window)
-        self.padding = (window, 0) if causal else (window, window)
-        self.convolution = nn.Conv1d(d_model, d_model, sum(self.padding) + 1)
-        self.output = nn.Linear(d_model, d_model)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, n, d_model) to (batch, n, d_model), all positions at once."""
-        padded = nn.functional.pad(x.transpose(-2, -1), self.padding)
-        return self.output(self.convolution(padded).transpose(-2, -1).relu())
 
 
 class Block(nn.Module):

@@ -8,7 +8,6 @@ import attn_tutorial as at
 from attn_tutorial import modules, patterns
 from attn_tutorial.modules import (
     Block,
-    ConvolutionLayer,
     MultiHeadAttention,
     RecurrentLayer,
     Transformer,
@@ -153,7 +152,6 @@ def test_a_new_block_is_the_identity():
     for mixer in (
         MultiHeadAttention(8, 2),
         RecurrentLayer(8),
-        ConvolutionLayer(8, window=2),
     ):
         assert torch.equal(Block(8, mixer)(x), x)
 
@@ -167,8 +165,6 @@ def hears(layer, n=9, position=4):
 
 
 def test_each_mixer_hears_what_it_should():
-    assert hears(ConvolutionLayer(8, window=2)) == [2, 3, 4, 5, 6]
-    assert hears(ConvolutionLayer(8, window=2, causal=True)) == [2, 3, 4]
     assert hears(RecurrentLayer(8)) == [0, 1, 2, 3, 4]
     assert hears(MultiHeadAttention(8, 2)) == list(range(9))
     assert hears(MultiHeadAttention(8, 2, patterns.local(1))) == [3, 4, 5]
