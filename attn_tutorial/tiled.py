@@ -291,7 +291,6 @@ def add_gradients(
         dk[:, strip].baddbmm_(dscores[:, :, strip].mT, q, alpha=scale)
 
 
-@torch.compiler.disable
 def tiled_attention(
     q: Tensor,
     k: Tensor,
@@ -301,8 +300,6 @@ def tiled_attention(
     scale: float = 1.0,
 ) -> Tensor:
     """Attention of query tiles over runs of keys: the pairs that `tiles` leave.
-
-    torch.compile runs it as it is: its inner calls are compiled code already.
 
     Args:
         q: Queries, shape (..., n, d).
