@@ -59,7 +59,7 @@ index: $(VENV)/.everything  ## Write the equation index again
 
 benchmark: $(VENV)/.everything  ## Time the package beside other implementations (long)
 	$(BIN)/python -m pip install -q -r requirements/benchmark.txt
-	$(BIN)/python -m attn_tutorial.benchmark
+	$(BIN)/python -m attn_tutorial.benchmark run
 
 mutants: $(VENV)/.everything  ## Break the code on purpose and see the tests notice (long)
 	$(BIN)/python tests/mutants.py
