@@ -249,6 +249,7 @@ def largest_error(case: Case, results: list[Tensor], tensors: tuple) -> float:
 def ready(case: Case, tensors: tuple, limit: float) -> tuple[dict, dict]:
     """Build and check all contenders: those that can run, and why others cannot."""
     runs, notes = {}, {}
+    torch.compiler.reset()  # it gives up compiling after a few cases
     for name, make in CONTENDERS.items():
         try:
             attend = make(case)
