@@ -152,14 +152,12 @@ class TiledAttention(torch.autograd.Function):
         """Apply PyTorch's fused attention to one slab after the other."""
         output = v.new_empty(*q.shape[:-1], v.shape[-1])
         for slab in slabs(tiles, q):
+            mask = slab.mask(key_bias)
             # 4-D inputs: with 3-D ones it would silently take a slow path.
-            out = F.scaled_dot_product_attention(
-                slab.tiles(q),
-                slab.runs(k),
-                slab.runs(v),
-                attn_mask=slab.mask(key_bias),
-                scale=scale,
-            )
+            inputs = slab.tiles(q), slab.runs(k), slab.runs(v)
+            out = F.scaled_dot_product_attention(*inputs, mask, scale=scale)
+            if key_bias is not None:  # no key at all: not every device gives zeros
+                out = out.masked_fill((mask == -math.inf).all(-1, keepdim=True), 0)
             slab.tiles(output).copy_(out)
         return output
 
