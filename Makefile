@@ -76,7 +76,8 @@ publish-as: $(VENV)/.book  ## Set the repository's address: OWNER=... REPO=...
 # What the targets above rely on.
 
 site: $(VENV)/.book
-	$(BIN)/jupyter-book build -W -n --keep-going .
+	@# After a failure nothing is kept, or the next build would skip the faulty pages.
+	$(BIN)/jupyter-book build -W -n --keep-going . || { rm -rf _build; exit 1; }
 
 browser:
 	@bash scripts/browser.sh

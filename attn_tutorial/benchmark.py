@@ -58,7 +58,7 @@ class Case:
 
     @property
     def flops(self) -> int:
-        """Useful operations: two products forward, and five more backward."""
+        """Count useful operations, of two products forward and five more backward."""
         forward = at.cost.flops(self.pattern, self.n, self.d, self.heads)
         return forward * 7 // 2 if self.backward else forward
 
