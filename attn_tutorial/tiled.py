@@ -27,8 +27,9 @@ from attn_tutorial.patterns import Pattern
 __all__ = ["Slab", "Tile", "TiledAttention", "tiled_attention", "windows"]
 
 # Scores of all heads in one slab. Measured on CPUs: with 8 heads, 2**19 scores of a
-# head fill 2 MiB, about one core's cache. A GPU wants more work in one call.
-SLAB_SCORES = {"cpu": 2**22, "cuda": 2**26}
+# head fill 2 MiB, about one core's cache. Several threads, which wait for each other
+# after every call, and a GPU want more work in one call.
+SLAB_SCORES = {"cpu": 2**22, "threads": 2**24, "cuda": 2**26}
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,8 @@ class TiledGradients(torch.autograd.Function):
             torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v)
         )
         for slab in slabs(tiles, q):
-            parts = [slab.tiles(x) for x in (q, output, grad, dq)]
+            mean = (slab.tiles(grad) * slab.tiles(output)).sum(-1, keepdim=True)
+            parts = [slab.tiles(q), slab.tiles(grad), mean, slab.tiles(dq)]
             parts += [slab.runs(x) for x in (k, v, dk, dv)]
             mask = slab.mask(key_bias)
             mask = q.new_zeros(1) if mask is None else mask
@@ -249,16 +251,18 @@ def _merge(x: Tensor, dim: int | None, size: int) -> Tensor:
 
 def slabs(tiles: tuple[Tile, ...], q: Tensor) -> Iterator[Slab]:
     """Slabs of all kinds of tiles for q, (G, n, d), sized for the device's memory."""
-    scores = SLAB_SCORES.get(q.device.type, SLAB_SCORES["cuda"])
+    kind = q.device.type if q.device.type in SLAB_SCORES else "cuda"
+    if kind == "cpu" and torch.get_num_threads() > 1:
+        kind = "threads"
     for tile in tiles:
-        most = max(1, scores // (q.shape[0] * tile.rows * tile.keys))
+        most = max(1, SLAB_SCORES[kind] // (q.shape[0] * tile.rows * tile.keys))
         yield from tile.slabs(q.shape[1], most)
 
 
 def add_gradients(
     q: Tensor,
-    output: Tensor,
     grad: Tensor,
+    mean: Tensor,
     dq: Tensor,
     k: Tensor,
     v: Tensor,
@@ -271,17 +275,16 @@ def add_gradients(
 ) -> None:
     """Add a batch of tiles' share to the gradients dq, dk and dv, in place. Eq. (12).
 
-    q, output, grad, dq are query tiles, (batch, rows, ...), and k, v, dk, dv their runs
+    q, grad, mean, dq are query tiles, (batch, rows, ...), and k, v, dk, dv their runs
     of keys, (batch, keys, ...): views that overlap, but strips of `step` keys of all
-    runs do not. bias, (batch, rows, keys), is added to the scores. If padded, some
-    queries may have no key at all.
+    runs do not. mean is the weighted mean of a row's dP; bias, (batch, rows, keys), is
+    added to the scores. If padded, some queries may have no key at all.
     """
     weights = torch.baddbmm(bias, q, k.mT, alpha=scale)  # bias + scale * q k^T
     torch.softmax(weights, -1, out=weights)
     if padded:  # the softmax over no key at all is 0 / 0
         weights.masked_fill_(bias == -math.inf, 0)
-    dweights_mean = (grad * output).sum(-1, keepdim=True)
-    dscores = torch.bmm(grad, v.mT).sub_(dweights_mean).mul_(weights)
+    dscores = torch.baddbmm(-mean, grad, v.mT).mul_(weights)  # P * (dP - mean)
     dq.baddbmm_(dscores, k, alpha=scale)
     for first in range(0, k.shape[1], step):
         strip = slice(first, first + step)

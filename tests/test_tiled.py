@@ -116,7 +116,8 @@ def test_the_size_of_the_slabs_does_not_change_the_result(budget, heads, monkeyp
         ({"key_keep": key_keep}, keep & key_keep[:, None]),
     ):
         expected = at.attention(q, k, v, kept)
-        monkeypatch.setitem(tiled.SLAB_SCORES, "cpu", budget)
+        for kind in tiled.SLAB_SCORES:
+            monkeypatch.setitem(tiled.SLAB_SCORES, kind, budget)
         output = at.local_attention(q, k, v, 5, **options)
         torch.testing.assert_close(output, expected)
         torch.testing.assert_close(
@@ -149,7 +150,8 @@ class LargestTensor(TorchDispatchMode):
     ],
 )
 def test_no_tensor_is_larger_than_the_inputs(attend, options, key_keep, monkeypatch):
-    monkeypatch.setitem(tiled.SLAB_SCORES, "cpu", 2**13)
+    for kind in tiled.SLAB_SCORES:
+        monkeypatch.setitem(tiled.SLAB_SCORES, kind, 2**13)
     n = 4096
     q, k, v = tensors(1, n, 8, dtype=torch.float32)
     if key_keep:
