@@ -82,6 +82,19 @@ class Unavailable(Exception):
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
+MEMORY_LIMIT = 8e9  # bytes that a contender may need
+
+
+def refuse_large_scores(case: Case) -> None:
+    """Refuse a case for contenders that hold the scores of all blocks at once.
+
+    They compute three scores a token for each of the window's, and hold about four
+    tensors of that size.
+    """
+    needed = 4 * 4 * case.heads * case.n * 3 * case.size
+    if needed > MEMORY_LIMIT:
+        raise Unavailable(f"would need about {needed / 1e9:.0f} GB for its scores")
+
 
 def ours(case: Case) -> Attend:
     """attn_tutorial itself."""
@@ -102,6 +115,7 @@ def local_attention_package(case: Case) -> Attend:
         raise Unavailable(str(error)) from None
     if case.n % case.size:
         raise Unavailable("needs blocks that divide n")
+    refuse_large_scores(case)
     return LocalAttention(
         window_size=case.size,
         causal=case.causal,
@@ -117,6 +131,7 @@ def longformer_chunks(case: Case) -> Attend:
         raise Unavailable("computes windows to both sides only")
     if case.n % (2 * case.size):
         raise Unavailable("needs 2w to divide n")
+    refuse_large_scores(case)
     try:
         from transformers import LongformerConfig
         from transformers.models.longformer import modeling_longformer

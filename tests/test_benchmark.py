@@ -106,6 +106,13 @@ def test_the_packages_agree_with_the_reference_where_installed(case):
         assert benchmark.largest_error(case, results, case.inputs()) < 1e-4
 
 
+def test_contenders_that_would_fill_the_memory_say_so():
+    case = Case("local", 65536, 512)
+    for make in (benchmark.local_attention_package, benchmark.longformer_chunks):
+        with pytest.raises(Unavailable, match=r"about 13 GB|No module"):
+            make(case)
+
+
 def test_every_contender_is_recorded_or_its_absence_is(small):
     record = benchmark.measure(CASES[0], rounds=4, budget=60)
     results = {result["name"]: result for result in record["results"]}
