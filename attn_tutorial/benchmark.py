@@ -32,6 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import attn_tutorial as at
+from attn_tutorial.backends.flex import flex_attention
 
 __all__ = ["CONTENDERS", "Case", "Unavailable", "main", "measure", "peak_memory"]
 
@@ -162,52 +163,9 @@ def flex(block: int) -> Callable[[Case], Attend]:
             raise Unavailable("FlexAttention has no backward pass on CPU")
         if case.mechanism == "blocks" and block > case.size:
             raise Unavailable("a larger block than the pattern's")
-        from torch.nn.attention.flex_attention import flex_attention
-
-        compiled = torch.compile(flex_attention, dynamic=False)
-        mask = flex_mask(case, block)
-        return lambda q, k, v: compiled(q, k, v, block_mask=mask)
+        return lambda q, k, v: flex_attention(q, k, v, case.pattern, block_size=block)
 
     return make
-
-
-def flex_mask(case: Case, block: int):
-    """The block table of an interval pattern, without a mask of n * n."""
-    from torch.nn.attention.flex_attention import BlockMask
-
-    query = torch.arange(0, case.n, block)
-    last = (query + block - 1).clamp(max=case.n - 1)
-    (first_any, first_all), (last_all, last_any) = zip(
-        key_range(case, query), key_range(case, last), strict=True
-    )
-    # A block of queries needs keys first_any ... last_any; all its queries see those
-    # from first_all to last_all.
-    start = torch.arange(0, case.n, block)
-    end = (start + block - 1).clamp(max=case.n - 1)
-    some = (end >= first_any[:, None]) & (start <= last_any[:, None])
-    full = (start >= first_all[:, None]) & (end <= last_all[:, None])
-    tables = []
-    for kind in (some & ~full, full):
-        order = kind.int().argsort(dim=-1, descending=True, stable=True)
-        tables += [kind.sum(-1)[None, None].int(), order[None, None].int()]
-    return BlockMask.from_kv_blocks(
-        *tables,
-        BLOCK_SIZE=block,
-        mask_mod=case.pattern,
-        seq_lengths=(case.n, case.n),
-        compute_q_blocks=False,
-    )
-
-
-def key_range(case: Case, query: Tensor) -> tuple[Tensor, Tensor]:
-    """First and last key of each query."""
-    if case.mechanism == "local":
-        first, last = query - case.size, query + case.size
-    else:
-        own = query // case.size
-        first, last = (own - 1) * case.size, (own + 2) * case.size - 1
-    last = torch.minimum(last, query) if case.causal else last
-    return first.clamp(min=0), last.clamp(max=case.n - 1)
 
 
 def masked_sdpa(case: Case) -> Attend:

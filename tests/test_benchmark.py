@@ -40,35 +40,6 @@ def small(monkeypatch):
     monkeypatch.setattr(benchmark, "cases", lambda quick: CASES[:1])
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_the_key_range_of_a_query_is_what_the_pattern_keeps(case):
-    first, last = benchmark.key_range(case, torch.arange(case.n))
-    keep = at.dense_mask(case.pattern, case.n)
-    key = torch.arange(case.n)
-    assert torch.equal(keep, (key >= first[:, None]) & (key <= last[:, None]))
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("block", [8, 16, 32])
-def test_the_block_table_for_flex_attention(case, block):
-    mask = benchmark.flex_mask(case, block)
-    count = case.n // block
-    keep = at.dense_mask(case.pattern, case.n).view(count, block, count, block)
-    some, full = keep.any(3).any(1), keep.all(3).all(1)
-
-    def blocks(numbers, indices):
-        table = torch.zeros(count, count, dtype=torch.bool)
-        for row, (number, order) in enumerate(
-            zip(numbers[0, 0], indices[0, 0], strict=True)
-        ):
-            table[row, order[:number].long()] = True
-        return table
-
-    partial = blocks(mask.kv_num_blocks, mask.kv_indices)
-    assert torch.equal(partial, some & ~full)
-    assert torch.equal(blocks(mask.full_kv_num_blocks, mask.full_kv_indices), full)
-
-
 @pytest.mark.parametrize("backward", [False, True])
 def test_operations_count_useful_pairs_only(backward):
     case = Case("local", 50, 3, backward=backward, heads=2, d=8)

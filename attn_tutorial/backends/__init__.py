@@ -1,0 +1,1 @@
+"""The same patterns through other attention kernels; the core imports none of this."""

@@ -1,0 +1,312 @@
+"""FlexAttention: the block table, the mask and the results are the pattern's."""
+
+import itertools
+import shutil
+
+import pytest
+import torch
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+
+import attn_tutorial as at
+from attn_tutorial.backends import flex
+from attn_tutorial.backends.flex import block_mask, block_states, flex_attention
+from attn_tutorial.memory import Allocations
+
+full, causal, local = at.patterns.full, at.patterns.causal, at.patterns.local
+blocks, global_tokens = at.patterns.adjacent_blocks, at.patterns.global_tokens
+
+RULED = [
+    full(),
+    causal(),
+    local(0),
+    local(3),
+    local(40),
+    local(500),
+    blocks(1),
+    blocks(6),
+    blocks(16),
+    blocks(500),
+    global_tokens(0),
+    global_tokens(5),
+    global_tokens(16),
+    global_tokens(500),
+]
+COMBINED = [
+    causal() & local(3),
+    causal() & local(20),
+    causal() & blocks(16),
+    causal() & (local(9) | global_tokens(2)),
+    local(3) | global_tokens(5),
+    blocks(8) | global_tokens(1) | local(12),
+    local(10) & blocks(4),
+    local(10) & full(),
+    local(2) | full(),
+    local(30) & (blocks(7) | causal()) & global_tokens(33),
+]
+OTHER = [
+    at.patterns.dilated(3, 5),
+    at.patterns.strided(8),
+    at.patterns.random_blocks(8, 20, 3),
+    causal() & (local(8) | at.patterns.strided(8)),
+    at.patterns.random_blocks(16, 10, 2) | local(4) | global_tokens(3),
+    at.patterns.Pattern("odd", keep=lambda i, j: (i + j) % 2 == 1),
+    at.patterns.Pattern("first", keep=lambda i, j: j < 1),  # no shape of pairs
+]
+PATTERNS = RULED + COMBINED + OTHER
+SIZES = [(1, 8), (7, 4), (64, 16), (65, 16), (100, 8), (100, 33), (96, 128), (130, 1)]
+
+
+def states_of_the_matrix(pattern, n, size):
+    """The same from the dense mask, where padding up to whole blocks is not kept."""
+    count = -(-n // size)
+    keep = torch.zeros(count * size, count * size, dtype=torch.bool)
+    keep[:n, :n] = at.dense_mask(pattern, n)
+    keep = keep.view(count, size, count, size)
+    return keep.any(3).any(1).byte() + keep.all(3).all(1).byte()
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+@pytest.mark.parametrize(("n", "size"), SIZES)
+def test_the_states_of_blocks_are_those_of_the_matrix(pattern, n, size):
+    found = block_states(pattern, n, block_size=size)
+    assert torch.equal(found, states_of_the_matrix(pattern, n, size))
+
+
+def test_rules_hold_for_every_small_parameter():
+    for n, size, value in itertools.product((9, 12), (2, 3, 5), range(1, 13)):
+        for make in (local, blocks, global_tokens):
+            for pattern in (
+                make(value),
+                make(value) & causal(),
+                make(value) | local(1),
+            ):
+                found = block_states(pattern, n, block_size=size)
+                expected = states_of_the_matrix(pattern, n, size)
+                assert torch.equal(found, expected), (pattern, n, size)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS[::4], ids=str)
+@pytest.mark.parametrize("n", [64, 70])
+def test_the_tables_are_those_that_pytorch_builds_from_the_matrix(pattern, n):
+    ours = block_mask(pattern, n, block_size=16)
+    theirs = create_block_mask(pattern, None, None, n, n, "cpu", BLOCK_SIZE=16)
+    for name in ("kv", "full_kv", "q", "full_q"):
+        numbers = [getattr(x, f"{name}_num_blocks") for x in (ours, theirs)]
+        assert torch.equal(*numbers), name
+        places = [getattr(x, f"{name}_indices") for x in (ours, theirs)]
+        used = torch.arange(places[0].shape[-1]) < numbers[0][..., None]
+        assert torch.equal(*(p[used] for p in places)), name
+    assert ours.mask_mod is pattern and ours.shape == (1, 1, n, n)
+
+
+@pytest.mark.parametrize("pattern", RULED + COMBINED + OTHER[-3:], ids=str)
+def test_nothing_as_large_as_the_matrix_is_made(pattern):
+    n = 4096
+    if pattern.max_length:
+        pattern = at.patterns.random_blocks(64, 64, 2) | local(4)
+    with Allocations() as counted:
+        block_mask(pattern, n, block_size=64)
+    assert counted.largest <= n * n // 8  # int64 numbers of one row of blocks: n * 64
+
+
+@pytest.mark.parametrize("limit", [1, 100, 2**22])
+def test_undecided_blocks_may_be_written_out_in_any_portions(monkeypatch, limit):
+    monkeypatch.setattr(flex, "WRITTEN_OUT", limit)
+    found = block_states(OTHER[3], 50, block_size=8)
+    assert torch.equal(found, states_of_the_matrix(OTHER[3], 50, 8))
+
+
+def test_rules_alone_decide_the_blocks_of_single_patterns(monkeypatch):
+    monkeypatch.setattr(flex, "decide", lambda *_: None)
+    for pattern in RULED:
+        assert block_states(pattern, 100, block_size=8).max() <= flex.FULL
+    assert (block_states(OTHER[0], 100, block_size=8) == flex.UNDECIDED).any()
+
+
+# Results
+
+
+def inputs(*shape, d_v=None, dtype=torch.float32, device="cpu"):
+    generator = torch.Generator().manual_seed(0)
+    widths = (shape[-1], shape[-1], d_v or shape[-1])
+    made = (torch.randn(*shape[:-1], w, generator=generator) for w in widths)
+    return [x.to(device, dtype) for x in made]
+
+
+def reference(q, k, v, pattern, key_keep=None, scale=None):
+    keep = at.dense_mask(pattern, q.shape[-2], device=q.device)
+    if key_keep is not None:
+        keep = keep & key_keep.expand(q.shape[:-1])[..., None, :]
+    return at.attention(q, k, v, keep, scale=scale)
+
+
+@pytest.mark.parametrize("pattern", [local(3), COMBINED[3], OTHER[4]], ids=str)
+@pytest.mark.parametrize("lead", [(), (3,), (2, 3), (2, 1, 3)])
+def test_the_unfused_form_equals_the_reference(pattern, lead):
+    q, k, v = inputs(*lead, 37, 8, d_v=5)
+    output = flex_attention(q, k, v, pattern, block_size=8, compiled=False)
+    assert output.shape == (*lead, 37, 5)
+    torch.testing.assert_close(output, reference(q, k, v, pattern))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_other_dtypes_and_a_scale(dtype):
+    q, k, v = inputs(2, 20, 8, dtype=dtype)
+    output = flex_attention(q, k, v, blocks(4), scale=0.7, compiled=False)
+    expected = reference(*(x.double() for x in (q, k, v)), blocks(4), scale=0.7)
+    tolerance = 8 * torch.finfo(dtype).eps
+    torch.testing.assert_close(
+        output, expected.to(dtype), atol=tolerance, rtol=tolerance
+    )
+
+
+@pytest.mark.parametrize("shape", [(21,), (3, 21), (2, 1, 21)])
+def test_padding_is_never_attended_and_no_key_gives_zeros(shape):
+    key_keep = torch.rand(shape, generator=torch.Generator().manual_seed(1)) > 0.5
+    key_keep[..., :9] = False
+    q, k, v = inputs(2, 3, 21, 8)
+    output = flex_attention(
+        q, k, v, local(4), key_keep=key_keep, block_size=8, compiled=False
+    )
+    torch.testing.assert_close(output, reference(q, k, v, local(4), key_keep))
+    assert (output[..., :5, :] == 0).all()
+
+
+def test_a_pattern_may_leave_queries_without_keys():
+    q, k, v = inputs(2, 20, 8)
+    pattern = causal() & at.patterns.Pattern("late", keep=lambda i, j: j >= i.clamp(9))
+    output = flex_attention(q, k, v, pattern, block_size=8, compiled=False)
+    assert (output[:, :9] == 0).all() and (output[:, 9:] != 0).all()
+
+
+@pytest.mark.parametrize("shape", [(0, 8), (2, 0, 8), (0, 5, 8)])
+def test_empty_inputs_give_empty_outputs(shape):
+    q, k, v = inputs(*shape, d_v=3)
+    assert flex_attention(q, k, v, local(1)).shape == (*shape[:-1], 3)
+
+
+needs_compiler = pytest.mark.skipif(
+    not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler"
+)
+
+
+@needs_compiler
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_the_compiled_kernel_equals_the_reference():
+    """Compiles one kernel, which takes long: ragged, causal, padded, one row empty."""
+    pattern = causal() & (local(40) | global_tokens(3))
+    key_keep = torch.rand(2, 1, 150, generator=torch.Generator().manual_seed(1)) > 0.5
+    key_keep[0] = False
+    for seed in range(2):  # the second call uses the kernel again
+        q, k, v = inputs(2, 2, 150, 16)
+        q = q + seed
+        output = flex_attention(q, k, v, pattern, key_keep=key_keep, block_size=32)
+        expected = reference(q, k, v, pattern, key_keep)
+        torch.testing.assert_close(output, expected, atol=1e-5, rtol=1e-5)
+
+
+# What is kept between calls
+
+
+def test_a_routine_is_made_once_for_equal_patterns_and_shapes():
+    flex.routine.cache_clear()
+    q, k, v = inputs(2, 12, 8)
+    for _ in range(3):
+        flex_attention(q, k, v, local(2) & causal(), block_size=4, compiled=False)
+    assert flex.routine.cache_info()[:2] == (2, 1)
+    flex_attention(q, k, v, local(3) & causal(), block_size=4, compiled=False)
+    assert flex.routine.cache_info().misses == 2
+    flex.routine.cache_clear()
+
+
+def test_patterns_that_share_a_name_but_not_a_predicate_are_told_apart():
+    q, k, v = inputs(2, 12, 8)
+    for shift in (0, 1):
+        mine = at.patterns.Pattern("mine", keep=lambda i, j, s=shift: i - j == s)
+        pattern = mine | local(0)
+        output = flex_attention(q, k, v, pattern, block_size=4, compiled=False)
+        torch.testing.assert_close(output, reference(q, k, v, pattern))
+
+
+def test_many_kinds_of_inputs_do_not_stop_the_compiler():
+    limit = torch._dynamo.config.recompile_limit
+    for n in range(2, limit + 4):
+        q, k, v = inputs(n, 4)
+        output = flex_attention(q, k, v, causal(), block_size=4, compiled=False)
+        torch.testing.assert_close(output, reference(q, k, v, causal()))
+
+
+# Errors
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_gradients_on_the_cpu_are_refused_with_a_way_out(which):
+    tensors = inputs(8, 4)
+    tensors[which].requires_grad_()
+    message = f"no backward pass on cpu, but {'qkv'[which]} requires grad"
+    with pytest.raises(NotImplementedError, match=message):
+        flex_attention(*tensors, local(1))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"pattern": "local"}, TypeError, "pattern must be an attn_tutorial pattern"),
+        (
+            {"pattern": at.patterns.random_blocks(2, 2, 1)},
+            ValueError,
+            "n must be at most 4 for random_blocks",
+        ),
+        ({"block_size": 0}, ValueError, "block_size must be at least 1, got 0"),
+        ({"block_size": 2.0}, TypeError, "block_size must be an integer, got 2.0"),
+        ({"scale": "x"}, TypeError, "scale must be a number or None"),
+        ({"k": torch.zeros(7, 4), "v": torch.zeros(7, 4)}, ValueError, "length of q"),
+        ({"v": torch.zeros(8, 4).double()}, TypeError, "v must have the dtype of q"),
+        ({"key_keep": torch.ones(8)}, TypeError, "key_keep must be bool"),
+        ({"key_keep": torch.ones(5) > 0}, ValueError, "key_keep must broadcast"),
+    ],
+)
+def test_wrong_arguments_are_named(change, error, message):
+    q, k, v = inputs(8, 4)
+    arguments = {"q": q, "k": k, "v": v, "pattern": local(1)} | change
+    with pytest.raises(error, match=message):
+        flex_attention(**arguments)
+
+
+@pytest.mark.parametrize("make", [block_mask, block_states])
+def test_wrong_arguments_of_tables_are_named(make):
+    with pytest.raises(ValueError, match="n must be at least 1, got 0"):
+        make(local(1), 0)
+    with pytest.raises(ValueError, match="block_size must be at least 1, got 0"):
+        make(local(1), 8, block_size=0)
+    with pytest.raises(TypeError, match="pattern must be an attn_tutorial pattern"):
+        make(lambda b, h, i, j: i == j, 8)
+
+
+def test_an_old_flex_attention_is_refused(monkeypatch):
+    monkeypatch.setattr(BlockMask, "from_kv_blocks", lambda numbers, places: None)
+    with pytest.raises(RuntimeError, match=r"takes seq_lengths; this is PyTorch \d"):
+        block_mask(local(1), 8)
+
+
+# On a GPU
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("n", [512, 700])
+@pytest.mark.parametrize("pattern", [local(100), *COMBINED[2:5]], ids=str)
+def test_output_and_gradients_on_a_gpu(pattern, n, padded):
+    tensors = [x.requires_grad_() for x in inputs(2, 2, n, 64, device="cuda")]
+    key_keep = torch.arange(n, device="cuda") < n - 50 if padded else None
+    grad = torch.randn_like(tensors[0])
+    output = flex_attention(*tensors, pattern, key_keep=key_keep)
+    found = [output, *torch.autograd.grad(output, tensors, grad)]
+    exact = [x.detach().double().requires_grad_() for x in tensors]
+    output = reference(*exact, pattern, key_keep)
+    expected = [output, *torch.autograd.grad(output, exact, grad.double())]
+    for one, other in zip(found, expected, strict=True):
+        # products of float32 numbers may be rounded to ten bits (TF32)
+        torch.testing.assert_close(one.double(), other, atol=2e-2, rtol=2e-2)
