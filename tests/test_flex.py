@@ -2,6 +2,8 @@
 
 import itertools
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -219,6 +221,24 @@ def test_a_routine_is_made_once_for_equal_patterns_and_shapes():
     flex.routine.cache_clear()
 
 
+def test_a_table_made_in_inference_mode_may_serve_a_backward_pass(monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        flex, "block_mask", lambda *a, **b: made.append(block_mask(*a, **b)) or made[-1]
+    )
+    flex.routine.cache_clear()
+    q, k, v = inputs(2, 12, 8)
+    with torch.inference_mode():
+        flex_attention(q, k, v, local(2), block_size=4, compiled=False)
+    assert not made[0].kv_indices.is_inference()
+
+
+def test_the_core_does_not_import_the_backends():
+    code = "import sys, attn_tutorial; print('attn_tutorial.backends' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "False"
+
+
 def test_patterns_that_share_a_name_but_not_a_predicate_are_told_apart():
     q, k, v = inputs(2, 12, 8)
     for shift in (0, 1):
@@ -262,6 +282,11 @@ def test_gradients_on_the_cpu_are_refused_with_a_way_out(which):
         ({"scale": "x"}, TypeError, "scale must be a number or None"),
         ({"k": torch.zeros(7, 4), "v": torch.zeros(7, 4)}, ValueError, "length of q"),
         ({"v": torch.zeros(8, 4).double()}, TypeError, "v must have the dtype of q"),
+        (
+            {name: torch.zeros(8, 4).double() for name in "qkv"},
+            TypeError,
+            "q must be float32, float16 or bfloat16 for a compiled kernel",
+        ),
         ({"key_keep": torch.ones(8)}, TypeError, "key_keep must be bool"),
         ({"key_keep": torch.ones(5) > 0}, ValueError, "key_keep must broadcast"),
     ],

@@ -42,7 +42,7 @@ WRITTEN_OUT = 2**22  # pairs of undecided blocks that are in memory at once
 
 
 class Span(NamedTuple):
-    """First and last position of each block, shape (m, 1) for queries, (m,) for keys."""
+    """First and last position of each block: queries (m, 1), keys (m,)."""
 
     first: Tensor
     last: Tensor
@@ -93,7 +93,7 @@ def flex_attention(
     check_key_keep(key_keep, k)
     n = check_same_length(q, k)
     check_pattern(pattern, n)
-    check_backward(q, k, v)
+    check_kernel(q, k, v, compiled)
     settings = Settings(
         pattern,
         foreign(pattern),
@@ -245,7 +245,7 @@ def full_rule(i: Span, j: Span) -> tuple[Tensor, Tensor]:
 
 
 def causal_rule(i: Span, j: Span) -> tuple[Tensor, Tensor]:
-    """j <= i for some pair, and for all pairs."""
+    """Keys at or before the query: j <= i for some pair, and for all pairs."""
     return j.first <= i.last, j.last <= i.first
 
 
@@ -278,7 +278,7 @@ RULES: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
 
 
 def listed(chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """How many blocks each row has, (1, 1, m), and their columns first, (1, 1, m, m)."""
+    """Count the chosen blocks of each row, (1, 1, m), and list them, (1, 1, m, m)."""
     columns = chosen.byte().argsort(dim=-1, descending=True, stable=True)
     return chosen.sum(-1)[None, None].int(), columns[None, None].int()
 
@@ -303,11 +303,13 @@ def routine(settings: Settings, n: int, device: torch.device, kind: tuple) -> Ca
     PyTorch stops compiling a function after eight kinds of inputs. Each routine is
     therefore a function of its own.
     """
-    flex = flex_module().flex_attention
-    mask = block_mask(
-        settings.pattern, n, block_size=settings.block_size, device=device
+    flex, scale, size = (
+        flex_module().flex_attention,
+        settings.scale,
+        settings.block_size,
     )
-    scale = settings.scale
+    with torch.inference_mode(False):  # the table may serve a backward pass later
+        mask = block_mask(settings.pattern, n, block_size=size, device=device)
 
     def attend(q: Tensor, k: Tensor, v: Tensor, key_keep: Tensor | None) -> Tensor:
         def without_padding(score, b, h, i, j):
@@ -351,8 +353,13 @@ def check_pattern(pattern: Pattern, n: int) -> None:
         raise ValueError(f"n must be at most {limit} for {pattern}, got {n}")
 
 
-def check_backward(q: Tensor, k: Tensor, v: Tensor) -> None:
-    """Refuse to prepare a backward pass where FlexAttention has none."""
+def check_kernel(q: Tensor, k: Tensor, v: Tensor, compiled: bool) -> None:
+    """Refuse what FlexAttention has no kernel for, before it is compiled."""
+    if compiled and q.dtype == torch.float64:
+        raise TypeError(
+            "q must be float32, float16 or bfloat16 for a compiled kernel, "
+            f"got {q.dtype}"
+        )
     for name, x in (("q", q), ("k", k), ("v", v)):
         if x.requires_grad and x.device.type in ("cpu", "mps"):
             raise NotImplementedError(
