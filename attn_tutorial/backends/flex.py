@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable
 from functools import lru_cache, reduce
 from types import FunctionType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,9 +31,6 @@ from attn_tutorial.checks import (
     check_scale,
 )
 from attn_tutorial.patterns import Pattern
-
-if TYPE_CHECKING:
-    from torch.nn.attention.flex_attention import BlockMask
 
 __all__ = ["block_mask", "block_states", "flex_attention"]
 
@@ -117,7 +114,7 @@ def block_mask(
     *,
     block_size: int = 128,
     device: torch.device | str | None = None,
-) -> BlockMask:
+):
     """A pattern as FlexAttention wants it: its block table and its `mask_mod`.
 
     Holds some tables of (n / block_size)^2 integers, never anything of n * n. The
@@ -130,7 +127,7 @@ def block_mask(
         device: Where the table is made; the CPU if None.
 
     Returns:
-        The mask for `torch.nn.attention.flex_attention.flex_attention`.
+        The `BlockMask` that `torch.nn.attention.flex_attention` takes.
 
     Raises:
         TypeError, ValueError: If an argument has the wrong type, is below 1, or n is
