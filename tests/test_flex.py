@@ -125,7 +125,10 @@ def test_rules_alone_decide_the_blocks_of_single_patterns(monkeypatch):
     assert (block_states(OTHER[0], 100, block_size=8) == flex.UNDECIDED).any()
 
 
-@pytest.mark.parametrize("pattern", COMBINED[:6], ids=str)
+BANDS = [*COMBINED[:6], local(20) & at.patterns.strided(3), full() | OTHER[0]]
+
+
+@pytest.mark.parametrize("pattern", BANDS, ids=str)
 def test_few_blocks_of_a_combination_are_written_out(monkeypatch, pattern):
     """An absorbing part settles a block, whatever the others are."""
     monkeypatch.setattr(flex, "decide", lambda *_: None)
