@@ -75,6 +75,8 @@ def check_errors(report: dict, case) -> None:
     assert max(report["grads"]) < 1e-12, case
 
 
+@pytest.mark.equation(2)
+@pytest.mark.equation(3)
 def test_outputs_and_gradients_are_those_of_one_process(found):
     for report in found:
         for case, measured in zip(CASES[len(found)], report["cases"], strict=True):

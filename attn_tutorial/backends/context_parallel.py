@@ -218,7 +218,7 @@ def _exchange_lengths(
 
 
 def window_reach(own: range, n: int, window: int, causal: bool = False) -> range:
-    """Positions that the queries at the positions `own` see, of n in all. Eq. (2).
+    """Positions that the queries at the positions `own` see, of n in all.
 
     >>> window_reach(range(8, 12), n=14, window=3)
     range(5, 14)
@@ -230,7 +230,7 @@ def window_reach(own: range, n: int, window: int, causal: bool = False) -> range
 
 
 def block_reach(own: range, n: int, block_size: int, causal: bool = False) -> range:
-    """The blocks of the positions `own` and the blocks beside them, of n. Eq. (3).
+    """The blocks of the positions `own` and the blocks beside them, of n.
 
     The run begins where a block begins; if causal, it ends with `own`.
 
@@ -353,11 +353,12 @@ def halo_bytes(
     causal: bool = False,
     bytes_per_number: int = 4,
 ) -> list[int]:
-    """Bytes that each rank sends in a forward pass; the backward pass sends its halo's.
+    """Bytes that each rank sends in a forward pass of context-parallel attention.
 
     With a window w no longer than a shard, a rank in the middle sends 2w tokens, w if
-    causal: nothing depends on n. The backward pass sends every message's gradient the
-    opposite way, so its total is the same.
+    causal: nothing depends on n. The backward pass sends a gradient for every message
+    the opposite way, so all ranks together send the same again. The exchange of the
+    lengths, eight integers a rank, is not counted.
 
     Args:
         lengths: Tokens of each rank's shard.
@@ -406,9 +407,9 @@ def ring_bytes(
 ) -> list[int]:
     """Bytes that each rank sends in a forward pass if every shard goes around a ring.
 
-    So works ring attention, which needs memory for two shards, and so works a ring
-    all-gather, which needs memory for all. A rank passes on every shard except that of
-    the next rank, where it would come home: n - n_(r+1) tokens.
+    So works ring attention, which drops a shard when it has passed it on, and so works
+    an all-gather around a ring, which keeps all. A rank passes on every shard except
+    that of the next rank, where it would come home: n - n_(r+1) tokens.
 
     Args:
         lengths: Tokens of each rank's shard.
