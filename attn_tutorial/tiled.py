@@ -208,8 +208,10 @@ class TiledGradients(torch.autograd.Function):
             mask = q.new_zeros(1) if mask is None else mask
             parts += [mask.expand(q.shape[0], slab.count, slab.rows, slab.keys)]
             # A batched product has one batch dimension: the tiles of a head, or the
-            # heads of a tile. Take what needs fewer calls.
-            batch = 0 if q.shape[0] <= slab.count else 1
+            # heads of a tile where these are fewer calls and still fit the cache.
+            scores = q.shape[0] * slab.rows * slab.keys
+            few = slab.count < q.shape[0] and scores <= slab_scores(q.device) // 8
+            batch = 1 if few else 0
             for part in zip(*(x.unbind(batch) for x in parts), strict=True):
                 add_gradients(*part, slab.step, scale, padded=key_bias is not None)
         return dq, dk, dv
@@ -251,12 +253,16 @@ def _merge(x: Tensor, dim: int | None, size: int) -> Tensor:
 
 def slabs(tiles: tuple[Tile, ...], q: Tensor) -> Iterator[Slab]:
     """Slabs of all kinds of tiles for q, (G, n, d), sized for the device's memory."""
-    kind = q.device.type if q.device.type in SLAB_SCORES else "cuda"
-    if kind == "cpu" and torch.get_num_threads() > 1:
-        kind = "threads"
     for tile in tiles:
-        most = max(1, SLAB_SCORES[kind] // (q.shape[0] * tile.rows * tile.keys))
-        yield from tile.slabs(q.shape[1], most)
+        most = slab_scores(q.device) // (q.shape[0] * tile.rows * tile.keys)
+        yield from tile.slabs(q.shape[1], max(1, most))
+
+
+def slab_scores(device: torch.device) -> int:
+    """How many scores of all heads a slab may have."""
+    if device.type == "cpu" and torch.get_num_threads() > 1:
+        return SLAB_SCORES["threads"]
+    return SLAB_SCORES["cpu" if device.type == "cpu" else "cuda"]
 
 
 def add_gradients(

@@ -1,1 +1,1 @@
-"""The same patterns through other attention kernels; the core imports none of this."""
+"""Optional routes to other kernels and machines; the core never imports them."""

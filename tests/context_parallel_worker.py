@@ -1,0 +1,213 @@
+"""One rank of test_context_parallel: `context_parallel_worker.py RANK RANKS DIR`.
+
+Runs all cases beside the other ranks and writes what it found to DIR/RANK.json,
+then loses the last rank, and writes what happened to DIR/RANK.lost.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+import torch.distributed as dist
+
+import attn_tutorial as at
+from attn_tutorial.backends.context_parallel import (
+    context_local_attention,
+    context_sparse_attention,
+)
+
+LENGTHS = {
+    2: [[6, 6], [7, 4], [1, 11], [12, 0], [0, 9]],
+    4: [[5, 5, 5, 5], [8, 1, 3, 6], [6, 0, 1, 9], [0, 0, 7, 0], [0, 0, 0, 0]],
+}
+SETTINGS = [{"window": w} for w in (0, 1, 3, 6, 50)]
+SETTINGS += [{"block_size": b} for b in (1, 3, 4, 50)]
+CASES = {
+    ranks: [
+        (lengths, setting | {"causal": causal})
+        for lengths in shards
+        for setting in SETTINGS
+        for causal in (False, True)
+    ]
+    for ranks, shards in LENGTHS.items()
+}
+D, D_V, HEADS = 4, 5, (2, 3)
+GIVES_UP = timedelta(seconds=5)
+
+
+def random_inputs(n: int) -> list[torch.Tensor]:
+    """Whole q, k, v and the output's gradient: the same on all ranks."""
+    generator = torch.Generator().manual_seed(n)
+    options = {"generator": generator, "dtype": torch.float64}
+    return [torch.randn(*HEADS, n, d, **options) for d in (D, D, D_V, D_V)]
+
+
+def dense(q, k, v, *, window=None, block_size=None, causal=False):
+    """The reference on one process: n x n, with the mask written out by hand."""
+    i = torch.arange(q.shape[-2])[:, None]
+    j = torch.arange(q.shape[-2])
+    if window is not None:
+        keep = (i - j).abs() <= window
+    else:
+        keep = (i // block_size - j // block_size).abs() <= 1
+    return at.attention(q, k, v, keep & (j <= i) if causal else keep)
+
+
+def sharded(q, k, v, *, window=None, block_size=None, **options):
+    if window is not None:
+        return context_local_attention(q, k, v, window, **options)
+    return context_sparse_attention(q, k, v, block_size=block_size, **options)
+
+
+class Meter:
+    """Counts the bytes that this rank gives to all_to_all_single for other ranks."""
+
+    def __init__(self):
+        self.bytes, self.send = 0, dist.all_to_all_single
+        dist.all_to_all_single = self
+
+    def __call__(self, output, x, received, sent, group=None):
+        rank = dist.get_rank(group)
+        assert sent[rank] == received[rank] == 0 and sum(sent) == len(x)
+        self.bytes += x.numel() * x.element_size()
+        return self.send(output, x, received, sent, group=group)
+
+    def read(self) -> int:
+        count, self.bytes = self.bytes, 0
+        return count
+
+
+def part(x: torch.Tensor, lengths: list[int], rank: int) -> torch.Tensor:
+    return x.split(lengths, -2)[rank].clone()
+
+
+def error(a: torch.Tensor, b: torch.Tensor) -> float:
+    assert a.shape == b.shape
+    return (a - b).abs().max().item() if a.numel() else 0.0
+
+
+def run_case(lengths, setting, rank, meter, options=MappingProxyType({})) -> dict:
+    """One forward and backward pass: errors and bytes."""
+    *inputs, weight = random_inputs(sum(lengths))
+    whole = [x.clone().requires_grad_() for x in inputs]
+    expected = dense(*whole, **setting)
+    expected.backward(weight)
+    own = [part(x, lengths, rank).requires_grad_() for x in inputs]
+    output = sharded(*own, **setting, **options)
+    forward = meter.read()
+    output.backward(part(weight, lengths, rank))
+    grads = [part(x.grad, lengths, rank) for x in whole]
+    return {
+        "output": error(output, part(expected, lengths, rank)),
+        "grads": [error(x.grad, g) for x, g in zip(own, grads, strict=True)],
+        "forward_bytes": forward,
+        "backward_bytes": meter.read(),
+    }
+
+
+def two_layers(lengths, rank) -> float:
+    """The error of the gradient through a window after blocks, in float64."""
+    x = random_inputs(sum(lengths))[0]
+    whole, own = x.clone().requires_grad_(), part(x, lengths, rank).requires_grad_()
+    y = dense(whole, whole, whole, block_size=3)
+    dense(y, y, y, window=2, causal=True).square().sum().backward()
+    y = sharded(own, own, own, block_size=3)
+    sharded(y, y, y, window=2, causal=True, lengths=lengths).square().sum().backward()
+    return error(own.grad, part(whole.grad, lengths, rank))
+
+
+def refusals(rank: int, ranks: int) -> list[str]:
+    """What the ranks say to wrong calls."""
+    x = torch.ones(3, 2, requires_grad=True)
+    calls = [
+        lambda: context_local_attention(x, x, x, 1 + rank),
+        lambda: context_sparse_attention(x, x, x, block_size=2, causal=rank == 0),
+        lambda: context_local_attention(x, x.detach() if rank else x, x.detach(), 1),
+        lambda: context_local_attention(x, x, x, 1, lengths=[3]),
+        lambda: context_local_attention(x, x, x, 1, lengths=[4] * ranks),
+    ]
+    said = []
+    for call in calls:
+        try:
+            said.append(str(call().shape))
+        except ValueError as refusal:
+            said.append(str(refusal))
+    return said
+
+
+def ring(lengths, rank) -> int:
+    """Pass every shard around a ring; the bytes that this rank sent."""
+    ranks, sent = len(lengths), 0
+    held = torch.full((lengths[rank], D + D_V), float(rank), dtype=torch.float64)
+    for hop in range(1, ranks):
+        source = (rank - hop) % ranks
+        coming = held.new_empty(lengths[source], D + D_V)
+        work = [dist.isend(held, (rank + 1) % ranks)]
+        work.append(dist.irecv(coming, (rank - 1) % ranks))
+        for each in work:
+            each.wait()
+        sent += held.numel() * held.element_size()
+        held = coming
+        assert (held == source).all()
+    return sent
+
+
+def lose_a_rank(rank: int, ranks: int) -> dict:
+    """The last rank is killed before its backward pass, or stopped before a forward."""
+    group = dist.new_group(timeout=GIVES_UP)
+    x = torch.ones(4, 2, requires_grad=True)
+    last = rank == ranks - 1
+    if ranks == 2:
+        output = context_local_attention(x, x, x, 1, group=group)
+    start = time.monotonic()
+    if last:
+        os.kill(os.getpid(), signal.SIGKILL if ranks == 2 else signal.SIGSTOP)
+    try:
+        if ranks == 2:
+            output.sum().backward()
+        else:
+            context_local_attention(x, x, x, 1, lengths=[4] * ranks, group=group)
+    except RuntimeError as failure:
+        return {"error": str(failure), "seconds": time.monotonic() - start}
+    return {"error": None, "seconds": time.monotonic() - start}
+
+
+def findings(rank: int, ranks: int) -> dict:
+    meter = Meter()
+    uneven = LENGTHS[ranks][1]
+    halves = [dist.new_group([r, r + 1]) for r in range(0, ranks, 2)]
+    pair = {"group": halves[rank // 2], "lengths": [4, 5]}
+    found = {
+        "cases": [run_case(*case, rank, meter) for case in CASES[ranks]],
+        "lengths given": run_case(
+            uneven, {"window": 3}, rank, meter, {"lengths": tuple(uneven)}
+        ),
+        "group": run_case([4, 5], {"window": 3}, rank % 2, meter, pair),
+        "two layers": two_layers(uneven, rank),
+        "refusals": refusals(rank, ranks),
+        "ring": ring(LENGTHS[ranks][1], rank),
+    }
+    try:
+        context_local_attention(*[torch.ones(2, 2)] * 3, 1, group=halves[0])
+    except ValueError as refusal:
+        found["outside"] = str(refusal)
+    return found
+
+
+def main(rank: int, ranks: int, folder: Path) -> None:
+    store = dist.FileStore(str(folder / "store"), ranks)
+    options = {"rank": rank, "world_size": ranks, "timeout": timedelta(seconds=60)}
+    dist.init_process_group("gloo", store=store, **options)
+    (folder / f"{rank}.json").write_text(json.dumps(findings(rank, ranks)))
+    (folder / f"{rank}.lost").write_text(json.dumps(lose_a_rank(rank, ranks)))
+    os._exit(0)  # there is no orderly way out of a group that has lost a rank
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
