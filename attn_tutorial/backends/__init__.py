@@ -1,0 +1,1 @@
+"""Optional routes to other kernels and machines; the core never imports them."""
