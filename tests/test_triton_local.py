@@ -323,7 +323,12 @@ def test_every_tuned_size_on_the_gpu(kind, causal, d, number, monkeypatch):
         monkeypatch.setattr(kernel, "configs", [configs[number]])
     key_keep = torch.rand(2, 1, 1000, device=DEVICE) < 0.9
     made = inputs(2, 3, 1000, d, dtype=torch.bfloat16)
-    compare(kind, *made, 128, causal=causal, key_keep=key_keep, atol=2e-2)
+    options = {"causal": causal, "key_keep": key_keep, "atol": 2e-2}
+    try:
+        compare(kind, *made, 128, **options)
+    except triton.runtime.errors.OutOfResources as error:  # tuning drops it as well
+        assert number < 4, "the smallest tiles must fit everywhere"
+        pytest.skip(str(error))
 
 
 @both

@@ -19,6 +19,8 @@ before Triton is imported, Triton's interpreter runs them on CPU tensors instead
 but in ordinary Python, so that they can be tested and watched anywhere.
 """
 
+from __future__ import annotations
+
 import os
 
 import torch
@@ -144,7 +146,7 @@ def tile_scores(
     own,
     met,
     i,
-    j,
+    start,
     whole,
     whole_end,
     n,
@@ -155,14 +157,14 @@ def tile_scores(
     BACK: tl.constexpr,
     STEP: tl.constexpr,
 ):
-    """Return the scores of own positions i with met positions j, (TILE, STEP).
+    """Return the scores of own positions i with met ones from start on, (TILE, STEP).
 
     In base 2, and -inf where the pair is not in the pattern. Own are queries and met
     are keys, or with BACK the other way round.
     """
     scores = product(own, tl.trans(met)) * (scale * LOG2_E)
-    start = tl.min(j, 0)
     if (start < whole) | (start + STEP > whole_end):  # an edge tile
+        j = start + tl.arange(0, STEP)
         first, last = span(i, n, reach, BLOCKS, CAUSAL, BACK)
         keep = (j[None, :] >= first[:, None]) & (j[None, :] <= last[:, None])
         scores = tl.where(keep, scores, float("-inf"))
@@ -216,7 +218,7 @@ def forward_kernel(
         keys = load_tile(k + head * D, j, n, D, WIDTH)
         values = load_tile(v + head * D, j, n, D, WIDTH)
         scores = tile_scores(
-            queries, keys, i, j, whole, whole_end, n, reach, scale,
+            queries, keys, i, met, whole, whole_end, n, reach, scale,
             BLOCKS, CAUSAL, False, STEP,
         )  # fmt: skip
         scores = without_padding(scores, keep, j, n)
@@ -279,7 +281,7 @@ def query_gradient_kernel(
         keys = load_tile(k + head * D, j, n, D, WIDTH)
         values = load_tile(v + head * D, j, n, D, WIDTH)
         scores = tile_scores(
-            queries, keys, i, j, whole, whole_end, n, reach, scale,
+            queries, keys, i, met, whole, whole_end, n, reach, scale,
             BLOCKS, CAUSAL, False, STEP,
         )  # fmt: skip
         scores = without_padding(scores, keep, j, n)
@@ -335,7 +337,7 @@ def key_gradient_kernel(
         logs = tl.load(logsum + head + i, mask=i < n, other=0.0)
         means = tl.load(mean + head + i, mask=i < n, other=0.0)
         scores = tile_scores(
-            keys, queries, j, i, whole, whole_end, n, reach, scale,
+            keys, queries, j, met, whole, whole_end, n, reach, scale,
             BLOCKS, CAUSAL, True, STEP,
         )  # fmt: skip
         weights = tl.exp2(scores - logs[None, :])
