@@ -95,7 +95,7 @@ EDGES = [
     ("local", 40, 0),  # each token alone
     ("local", 33, 7),  # one row in the last tile
     ("local", 96, 16),  # everything aligned
-    ("local", 70, 40),
+    ("local", 70, 30),  # tiles that one pair keeps from being whole
     ("local", 50, 49),  # everybody sees everybody
     ("local", 50, 1000),
     ("blocks", 1, 1),
