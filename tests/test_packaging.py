@@ -116,7 +116,9 @@ def pins(name: str) -> dict[str, str]:
 
 def ranges() -> list[Requirement]:
     project = PYPROJECT["project"]
-    extras = project["optional-dependencies"].values()
+    extras = dict(project["optional-dependencies"])
+    del extras["triton"]  # torch for a GPU brings the version that it was built with
+    extras = extras.values()
     lines = [*project["dependencies"], *(line for extra in extras for line in extra)]
     found = map(Requirement, lines)
     return [r for r in found if canonicalize_name(r.name) != "attn-tutorial"]

@@ -1,0 +1,550 @@
+"""Eqs. 2 and 3 as GPU kernels in Triton: tiles outside the pattern are never visited.
+
+In both patterns a query meets one run of keys, from first(i) to last(i), and a key is
+met by one run of queries. Both ends of the run only grow with i. So one set of kernels
+serves both patterns, and three facts make it fast:
+
+- A tile of queries meets the keys from first(its first query) to last(its last query).
+  No other tile of keys is loaded.
+- A tile of keys that begins at or after first(last query) and ends at or before
+  last(first query) is seen whole by every query: it needs no mask. The others are the
+  edge tiles, and only they are masked.
+- The online softmax (Eq. 11) keeps one maximum and one sum per query, in float32, so
+  no score ever leaves the chip. The backward pass computes the scores again.
+
+Scores are in base 2, since a GPU computes 2**x faster than e**x.
+
+The kernels need a GPU that Triton supports. With TRITON_INTERPRET=1 in the environment
+before Triton is imported, Triton's interpreter runs them on CPU tensors instead: slow,
+but in ordinary Python, so that they can be tested and watched anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from attn_tutorial.checks import (
+    check_block,
+    check_key_keep,
+    check_qkv,
+    check_same_length,
+    check_scale,
+    check_window,
+)
+
+__all__ = ["triton_local_attention", "triton_sparse_attention"]
+
+INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+WIDEST = 128  # features: tiles of more would not fit next to the sums
+
+LOG2_E = tl.constexpr(1.4426950408889634)  # e**x = 2**(x * log2(e))
+
+
+def tuning(*sizes: tuple[int, int, int, int]):
+    """Return a decorator that times a kernel with each (TILE, STEP, warps, stages).
+
+    A program owns TILE positions and meets STEP others at a time. The fastest sizes
+    are kept for each width, reach, pattern and dtype. Sizes that exceed a GPU's shared
+    memory drop out by themselves; the last ones are small enough for any GPU.
+    """
+    configs = [
+        triton.Config({"TILE": tile, "STEP": step}, num_warps=warps, num_stages=stages)
+        for tile, step, warps, stages in sizes
+    ]
+    key = ["reach", "D", "BLOCKS", "CAUSAL"]
+    # The interpreter has nothing to choose from: small tiles show the edges best.
+    return triton.autotune(configs[-1:] if INTERPRETED else configs, key=key)
+
+
+@triton.jit
+def span(i, n, reach, BLOCKS: tl.constexpr, CAUSAL: tl.constexpr, BACK: tl.constexpr):
+    """Return the first and last key that query i meets.
+
+    With BACK, return the first and last query that meets key i. Without causality that
+    is the same, since both patterns are symmetric. reach is w, or b if BLOCKS.
+    """
+    if BLOCKS:
+        first = (i // reach - 1) * reach
+        last = (i // reach + 2) * reach - 1
+    else:
+        first = i - reach
+        last = i + reach
+    if CAUSAL and BACK:
+        first = i
+    if CAUSAL and not BACK:
+        last = i
+    return tl.maximum(first, 0), tl.minimum(last, n - 1)
+
+
+@triton.jit
+def own_tile(n, TILE: tl.constexpr):
+    """Return this program's offset of the head in rows, and its first position."""
+    tiles = tl.cdiv(n, TILE)
+    head = tl.program_id(0) // tiles
+    start = (tl.program_id(0) % tiles) * TILE
+    return head.to(tl.int64) * n, start
+
+
+@triton.jit
+def run_of_tile(
+    start,
+    n,
+    reach,
+    BLOCKS: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    BACK: tl.constexpr,
+    TILE: tl.constexpr,
+    STEP: tl.constexpr,
+):
+    """Return what the tile meets, begin to end, and within it what needs no mask.
+
+    `begin` is a multiple of STEP. Everyone in the tile meets whole to whole_end.
+    """
+    last_own = tl.minimum(start + TILE, n) - 1
+    begin, whole_last = span(start, n, reach, BLOCKS, CAUSAL, BACK)
+    whole, last = span(last_own, n, reach, BLOCKS, CAUSAL, BACK)
+    return begin // STEP * STEP, last + 1, whole, whole_last + 1
+
+
+@triton.jit
+def load_tile(x, rows, n, D: tl.constexpr, WIDTH: tl.constexpr):
+    """Load rows of x, (n, D), as (rows, WIDTH), with zeros where there is nothing."""
+    features = tl.arange(0, WIDTH)
+    inside = rows[:, None] < n
+    if WIDTH != D:
+        inside = inside & (features[None, :] < D)
+    where = x + rows[:, None].to(tl.int64) * D + features[None, :]
+    return tl.load(where, mask=inside, other=0.0)
+
+
+@triton.jit
+def store_tile(x, tile, rows, n, D: tl.constexpr, WIDTH: tl.constexpr):
+    """Store a tile, (rows, WIDTH), into x, (n, D), in the dtype of x."""
+    features = tl.arange(0, WIDTH)
+    inside = (rows[:, None] < n) & (features[None, :] < D)
+    where = x + rows[:, None].to(tl.int64) * D + features[None, :]
+    tl.store(where, tile.to(x.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def product(a, b):
+    """Return a @ b in float32; float32 inputs keep all their digits (no TF32)."""
+    if INTERPRETED:  # the interpreter would multiply bfloat16's bits as integers
+        a, b = a.to(tl.float32), b.to(tl.float32)
+    return tl.dot(a, b, input_precision="ieee")
+
+
+@triton.jit
+def tile_scores(
+    own,
+    met,
+    i,
+    start,
+    whole,
+    whole_end,
+    n,
+    reach,
+    scale,
+    BLOCKS: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    BACK: tl.constexpr,
+    STEP: tl.constexpr,
+):
+    """Return the scores of own positions i with met ones from start on, (TILE, STEP).
+
+    In base 2, and -inf where the pair is not in the pattern. Own are queries and met
+    are keys, or with BACK the other way round.
+    """
+    scores = product(own, tl.trans(met)) * (scale * LOG2_E)
+    if (start < whole) | (start + STEP > whole_end):  # an edge tile
+        j = start + tl.arange(0, STEP)
+        first, last = span(i, n, reach, BLOCKS, CAUSAL, BACK)
+        keep = (j[None, :] >= first[:, None]) & (j[None, :] <= last[:, None])
+        scores = tl.where(keep, scores, float("-inf"))
+    return scores
+
+
+@triton.jit
+def without_padding(scores, keep, j, n):
+    """Return the scores, (TILE, STEP), with -inf for the keys j that are padding."""
+    if keep is not None:
+        kept = tl.load(keep + j, mask=j < n, other=0) != 0
+        scores = tl.where(kept[None, :], scores, float("-inf"))
+    return scores
+
+
+@tuning(
+    (128, 64, 8, 2), (128, 64, 4, 3), (64, 64, 4, 3), (64, 32, 4, 2), (32, 16, 4, 1)
+)
+@triton.jit
+def forward_kernel(
+    q,
+    k,
+    v,
+    keep,
+    out,
+    logsum,
+    n,
+    reach,
+    scale,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    TILE: tl.constexpr,
+    STEP: tl.constexpr,
+):
+    """Attention of one tile of queries: out, and log2 of the sum of 2**scores."""
+    head, start = own_tile(n, TILE)
+    i = start + tl.arange(0, TILE)
+    queries = load_tile(q + head * D, i, n, D, WIDTH)
+    if keep is not None:
+        keep += head
+    begin, end, whole, whole_end = run_of_tile(
+        start, n, reach, BLOCKS, CAUSAL, False, TILE, STEP
+    )
+    top = tl.full((TILE,), float("-inf"), tl.float32)  # largest score so far
+    total = tl.zeros((TILE,), tl.float32)  # sum of 2**(score - top)
+    mix = tl.zeros((TILE, WIDTH), tl.float32)  # the same sum, over the values
+    for met in range(begin, end, STEP):
+        j = met + tl.arange(0, STEP)
+        keys = load_tile(k + head * D, j, n, D, WIDTH)
+        values = load_tile(v + head * D, j, n, D, WIDTH)
+        scores = tile_scores(
+            queries, keys, i, met, whole, whole_end, n, reach, scale,
+            BLOCKS, CAUSAL, False, STEP,
+        )  # fmt: skip
+        scores = without_padding(scores, keep, j, n)
+        new_top = tl.maximum(top, tl.max(scores, 1))
+        # A query that has met no key yet: -inf - 0 is -inf, -inf - -inf is NaN.
+        shift = tl.where(new_top == float("-inf"), 0.0, new_top)
+        weights = tl.exp2(scores - shift[:, None])
+        shrink = tl.exp2(top - shift)
+        total = total * shrink + tl.sum(weights, 1)
+        mix = mix * shrink[:, None] + product(weights.to(values.dtype), values)
+        top = new_top
+    # Without any key: zeros here, and a log-sum that makes all weights zero later.
+    empty = total == 0.0
+    mix = mix / tl.where(empty, 1.0, total)[:, None]
+    store_tile(out + head * D, mix, i, n, D, WIDTH)
+    logs = tl.where(empty, float("inf"), top + tl.log2(tl.where(empty, 1.0, total)))
+    tl.store(logsum + head + i, logs, mask=i < n)
+
+
+@tuning((128, 64, 8, 2), (64, 64, 4, 3), (64, 64, 4, 2), (64, 32, 4, 2), (32, 16, 4, 1))
+@triton.jit
+def query_gradient_kernel(
+    q,
+    k,
+    v,
+    keep,
+    out,
+    logsum,
+    grad,
+    mean,
+    dq,
+    n,
+    reach,
+    scale,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    TILE: tl.constexpr,
+    STEP: tl.constexpr,
+):
+    """Compute dq of one tile of queries, and for later each row's mean of dP."""
+    head, start = own_tile(n, TILE)
+    i = start + tl.arange(0, TILE)
+    queries = load_tile(q + head * D, i, n, D, WIDTH)
+    grads = load_tile(grad + head * D, i, n, D, WIDTH)
+    outputs = load_tile(out + head * D, i, n, D, WIDTH)
+    logs = tl.load(logsum + head + i, mask=i < n, other=0.0)
+    # The mean of dP under the weights P is dO . O: no second pass over the keys.
+    means = tl.sum(grads.to(tl.float32) * outputs.to(tl.float32), 1)
+    tl.store(mean + head + i, means, mask=i < n)
+    if keep is not None:
+        keep += head
+    begin, end, whole, whole_end = run_of_tile(
+        start, n, reach, BLOCKS, CAUSAL, False, TILE, STEP
+    )
+    total = tl.zeros((TILE, WIDTH), tl.float32)
+    for met in range(begin, end, STEP):
+        j = met + tl.arange(0, STEP)
+        keys = load_tile(k + head * D, j, n, D, WIDTH)
+        values = load_tile(v + head * D, j, n, D, WIDTH)
+        scores = tile_scores(
+            queries, keys, i, met, whole, whole_end, n, reach, scale,
+            BLOCKS, CAUSAL, False, STEP,
+        )  # fmt: skip
+        scores = without_padding(scores, keep, j, n)
+        weights = tl.exp2(scores - logs[:, None])
+        dweights = product(grads, tl.trans(values))
+        dscores = weights * (dweights - means[:, None])  # (TILE, STEP)
+        total += product(dscores.to(keys.dtype), keys)
+    store_tile(dq + head * D, total * scale, i, n, D, WIDTH)
+
+
+@tuning(
+    (128, 64, 8, 2), (64, 128, 8, 2), (64, 64, 4, 2), (64, 32, 4, 2), (32, 16, 4, 1)
+)
+@triton.jit
+def key_gradient_kernel(
+    q,
+    k,
+    v,
+    keep,
+    logsum,
+    grad,
+    mean,
+    dk,
+    dv,
+    n,
+    reach,
+    scale,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    TILE: tl.constexpr,
+    STEP: tl.constexpr,
+):
+    """Compute dk and dv of one tile of keys, which meets tiles of queries.
+
+    Everything is transposed, keys down and queries across. No other program adds to
+    these keys, so there are no atomic additions, and the result never varies.
+    """
+    head, start = own_tile(n, TILE)
+    j = start + tl.arange(0, TILE)
+    keys = load_tile(k + head * D, j, n, D, WIDTH)
+    values = load_tile(v + head * D, j, n, D, WIDTH)
+    begin, end, whole, whole_end = run_of_tile(
+        start, n, reach, BLOCKS, CAUSAL, True, TILE, STEP
+    )
+    dkeys = tl.zeros((TILE, WIDTH), tl.float32)
+    dvalues = tl.zeros((TILE, WIDTH), tl.float32)
+    for met in range(begin, end, STEP):
+        i = met + tl.arange(0, STEP)
+        queries = load_tile(q + head * D, i, n, D, WIDTH)
+        grads = load_tile(grad + head * D, i, n, D, WIDTH)
+        logs = tl.load(logsum + head + i, mask=i < n, other=0.0)
+        means = tl.load(mean + head + i, mask=i < n, other=0.0)
+        scores = tile_scores(
+            keys, queries, j, met, whole, whole_end, n, reach, scale,
+            BLOCKS, CAUSAL, True, STEP,
+        )  # fmt: skip
+        weights = tl.exp2(scores - logs[None, :])
+        dvalues += product(weights.to(grads.dtype), grads)
+        dweights = product(values, tl.trans(grads))
+        dscores = weights * (dweights - means[None, :])  # (TILE, STEP)
+        dkeys += product(dscores.to(queries.dtype), queries)
+    if keep is not None:  # a padded key has a row of its own: clear it at the end
+        kept = (tl.load(keep + head + j, mask=j < n, other=0) != 0)[:, None]
+        dkeys = tl.where(kept, dkeys, 0.0)
+        dvalues = tl.where(kept, dvalues, 0.0)
+    store_tile(dk + head * D, dkeys * scale, j, n, D, WIDTH)
+    store_tile(dv + head * D, dvalues, j, n, D, WIDTH)
+
+
+class TritonAttention(torch.autograd.Function):
+    """The kernels as one differentiable function of q, k and v, each (G, n, d)."""
+
+    @staticmethod
+    def forward(
+        ctx,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        keep: Tensor | None,
+        reach: int,
+        blocks: bool,
+        causal: bool,
+        scale: float,
+    ) -> Tensor:
+        """Keep the inputs, the output and one number per query, but no weights."""
+        ctx.settings = (reach, blocks, causal, scale)
+        out, logsum = torch.empty_like(q), _number_per_row(q)
+        launch(forward_kernel, (q, k, v, keep, out, logsum), *ctx.settings)
+        ctx.save_for_backward(q, k, v, keep, out, logsum)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple:
+        """Compute dq by tiles of queries, then dk and dv by tiles of keys. Eq. (12)."""
+        q, k, v, keep, out, logsum = ctx.saved_tensors
+        grad, mean = grad.contiguous(), _number_per_row(q)
+        dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
+        tensors = (q, k, v, keep, out, logsum, grad, mean, dq)
+        launch(query_gradient_kernel, tensors, *ctx.settings)
+        tensors = (q, k, v, keep, logsum, grad, mean, dk, dv)
+        launch(key_gradient_kernel, tensors, *ctx.settings)
+        return dq, dk, dv, None, None, None, None, None
+
+
+def _number_per_row(x: Tensor) -> Tensor:
+    return torch.empty(x.shape[:2], dtype=torch.float32, device=x.device)
+
+
+def launch(
+    kernel, tensors: tuple, reach: int, blocks: bool, causal: bool, scale: float
+) -> None:
+    """Start one program for each tile of each head; the first tensor is (G, n, d)."""
+    heads, n, d = tensors[0].shape
+    width = max(16, triton.next_power_of_2(d))  # what the matrix units accept
+
+    def grid(sizes: dict) -> tuple[int]:
+        return (heads * triton.cdiv(n, sizes["TILE"]),)
+
+    with torch.cuda.device_of(tensors[0]):  # which need not be the current one
+        kernel[grid](
+            *tensors,
+            n,
+            reach,
+            scale,
+            D=d,
+            WIDTH=width,
+            BLOCKS=blocks,
+            CAUSAL=causal,
+        )
+
+
+def triton_local_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    window: int,
+    *,
+    causal: bool = False,
+    key_keep: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Local attention in a Triton kernel, forward and backward, as `local_attention`.
+
+    Query i meets key j exactly when |i - j| <= w, or, if causal, when i - w <= j <= i.
+    Products are summed in float32, whatever the dtype of the inputs.
+
+    Args:
+        q: Queries, shape (..., n, d): float16, bfloat16 or float32, d at most 128.
+        k: Keys, shape (..., n, d).
+        v: Values, shape (..., n, d).
+        window: w >= 0, how far a query sees to each side: 2w + 1 keys, w + 1 if causal.
+        causal: Also forbid the keys after the query.
+        key_keep: bool, broadcastable to (..., n), False = padding, never attended.
+        scale: Factor of the scores, by default 1 / sqrt(d).
+
+    Returns:
+        Shape (..., n, d). A query with no key left gets zeros.
+
+    Raises:
+        TypeError: If q, k, v are not of one of the three dtypes, or window is no
+            integer, or key_keep not boolean.
+        ValueError: If shapes do not fit, d > 128, window < 0, or the tensors are on the
+            CPU and Triton's interpreter is off.
+
+    Example:
+        >>> q = torch.randn(2, 8, 100, 16, device="cuda")  # doctest: +SKIP
+        >>> triton_local_attention(q, q, q, window=10).shape  # doctest: +SKIP
+        torch.Size([2, 8, 100, 16])
+    """
+    _check(q, k, v, key_keep)
+    reach = min(check_window(window), max(q.shape[-2] - 1, 0))
+    return _attention(q, k, v, key_keep, reach, False, causal, scale)
+
+
+def triton_sparse_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    num_blocks: int | None = None,
+    *,
+    block_size: int | None = None,
+    causal: bool = False,
+    key_keep: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Block-sparse attention in a Triton kernel, as `sparse_attention`.
+
+    Query i meets key j exactly when |i // b - j // b| <= 1 and, if causal, j <= i.
+    Where b is a multiple of the kernel's tiles, no tile is masked, except for
+    causality and at the end.
+
+    Args:
+        q: Queries, shape (..., n, d): float16, bfloat16 or float32, d at most 128.
+        k: Keys, shape (..., n, d).
+        v: Values, shape (..., n, d).
+        num_blocks: How many blocks of equal size; must divide n.
+        block_size: b, tokens in a block, instead of num_blocks; any n, the last block
+            may be shorter.
+        causal: Also forbid the keys after the query.
+        key_keep: bool, broadcastable to (..., n), False = padding, never attended.
+        scale: Factor of the scores, by default 1 / sqrt(d).
+
+    Returns:
+        Shape (..., n, d). A query with no key left gets zeros.
+
+    Raises:
+        TypeError: If q, k, v are not of one of the three dtypes, or a number of blocks
+            is no integer, or key_keep not boolean.
+        ValueError: If shapes do not fit, d > 128, num_blocks does not divide n, not
+            exactly one of num_blocks and block_size is given, or the tensors are on the
+            CPU and Triton's interpreter is off.
+
+    Example:
+        >>> q = torch.randn(2, 8, 96, 16, device="cuda")  # doctest: +SKIP
+        >>> triton_sparse_attention(q, q, q, num_blocks=6).shape  # doctest: +SKIP
+        torch.Size([2, 8, 96, 16])
+    """
+    _check(q, k, v, key_keep)
+    n = q.shape[-2]
+    reach = min(check_block(n, num_blocks, block_size), max(n, 1))
+    return _attention(q, k, v, key_keep, reach, True, causal, scale)
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor, key_keep: Tensor | None) -> None:
+    check_qkv(q, k, v)
+    check_key_keep(key_keep, k)
+    check_same_length(q, k)
+    if q.dtype not in DTYPES:
+        raise TypeError(f"q must be float16, bfloat16 or float32, got {q.dtype}")
+    if q.shape[-1] > WIDEST:
+        raise ValueError(
+            f"q must have a width of at most {WIDEST}, got shape {tuple(q.shape)}"
+        )
+    if v.shape[-1] != q.shape[-1]:
+        raise ValueError(
+            f"v must have the width of q, {q.shape[-1]}, got shape {tuple(v.shape)}"
+        )
+    if q.device.type == "cpu" and not INTERPRETED:
+        raise ValueError(
+            "q must be on a GPU, got cpu; to run the kernels on the CPU, set "
+            "TRITON_INTERPRET=1 in the environment before Triton is imported"
+        )
+
+
+def _attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_keep: Tensor | None,
+    reach: int,
+    blocks: bool,
+    causal: bool,
+    scale: float | None,
+) -> Tensor:
+    scale = check_scale(scale, q.shape[-1])
+    if 0 in q.shape:
+        return q + k + v  # nothing, but differentiable
+    if key_keep is not None:  # bytes, (G, n)
+        key_keep = key_keep.expand(k.shape[:-1]).reshape(-1, k.shape[-2])
+        key_keep = key_keep.contiguous().view(torch.uint8)
+    flat = (x.reshape(-1, *x.shape[-2:]).contiguous() for x in (q, k, v))  # (G, n, d)
+    out = TritonAttention.apply(*flat, key_keep, reach, blocks, bool(causal), scale)
+    return out.view(q.shape)

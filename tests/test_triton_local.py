@@ -1,0 +1,339 @@
+"""The Triton kernels: equal to the dense reference, and on no tile too many.
+
+Without a GPU, Triton's interpreter runs the kernels on the CPU.
+"""
+
+import os
+
+import pytest
+import torch
+
+import attn_tutorial as at
+
+if not torch.cuda.is_available():  # must be known before the first import of Triton
+    os.environ["TRITON_INTERPRET"] = "1"
+triton = pytest.importorskip("triton", reason="Triton is not installed")
+
+from attn_tutorial.backends import triton_local as kernels  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+KERNELS = (
+    kernels.forward_kernel,
+    kernels.query_gradient_kernel,
+    kernels.key_gradient_kernel,
+)
+SIZES = KERNELS[0].configs[-1].kwargs
+TILE, STEP = SIZES["TILE"], SIZES["STEP"]
+PATTERNS = {"local": at.patterns.local, "blocks": at.patterns.adjacent_blocks}
+
+both = pytest.mark.parametrize("kind", PATTERNS)
+causal_or_not = pytest.mark.parametrize("causal", [False, True])
+interpreted = pytest.mark.skipif(
+    not kernels.INTERPRETED, reason="counts calls, which needs Triton's interpreter"
+)
+
+
+def on_gpu(test):
+    skip = pytest.mark.skipif(DEVICE == "cpu", reason="no CUDA device")
+    return pytest.mark.gpu(skip(test))
+
+
+@pytest.fixture(autouse=True)
+def no_tuning(monkeypatch):
+    """Always the same small tiles, so that short sequences have many."""
+    for kernel in KERNELS:
+        monkeypatch.setattr(kernel, "configs", kernel.configs[-1:])
+
+
+def attend(kind, q, k, v, size, **options):
+    if kind == "local":
+        return kernels.triton_local_attention(q, k, v, size, **options)
+    return kernels.triton_sparse_attention(q, k, v, block_size=size, **options)
+
+
+def pattern_of(kind, size, causal):
+    pattern = PATTERNS[kind](size)
+    return pattern & at.patterns.causal() if causal else pattern
+
+
+def inputs(*shape, dtype=torch.float32, seed=0):
+    """q, k, v and the gradient of the output."""
+    generator = torch.Generator().manual_seed(seed)
+    made = [torch.randn(shape, generator=generator) for _ in range(4)]
+    made = [x.to(DEVICE, dtype) for x in made]
+    return [x.requires_grad_() for x in made[:3]], made[3]
+
+
+def with_gradients(function, tensors, grad):
+    output = function(*tensors)
+    return [output, *torch.autograd.grad(output, tensors, grad)]
+
+
+def compare(kind, tensors, grad, size, *, atol, causal=False, key_keep=None, **scale):
+    """Compare output and gradients with dense attention in float64; return them."""
+    n = tensors[0].shape[-2]
+    keep = at.dense_mask(pattern_of(kind, size, causal), n, device=DEVICE)
+    if key_keep is not None:
+        keep = keep & key_keep[..., None, :]
+    options = {"causal": causal, "key_keep": key_keep, **scale}
+    found = with_gradients(
+        lambda q, k, v: attend(kind, q, k, v, size, **options), tensors, grad
+    )
+    exact = [x.detach().double().requires_grad_() for x in tensors]
+    expected = with_gradients(
+        lambda q, k, v: at.attention(q, k, v, keep, **scale), exact, grad.double()
+    )
+    for name, x, y in zip(("output", "dq", "dk", "dv"), found, expected, strict=True):
+        assert x.dtype == tensors[0].dtype and x.shape == y.shape
+        assert (x - y).abs().max() <= atol * max(1, y.abs().max()), name
+    return found, keep
+
+
+EDGES = [
+    ("local", 1, 0),
+    ("local", 40, 0),  # each token alone
+    ("local", 33, 7),  # one row in the last tile
+    ("local", 96, 16),  # everything aligned
+    ("local", 70, 30),  # tiles that one pair keeps from being whole
+    ("local", 50, 49),  # everybody sees everybody
+    ("local", 50, 1000),
+    ("blocks", 1, 1),
+    ("blocks", 48, 48),  # one block
+    ("blocks", 20, 1),  # n blocks
+    ("blocks", 96, 16),
+    ("blocks", 50, 16),  # a ragged last block
+    ("blocks", 75, 23),
+    ("blocks", 50, 1000),
+]
+
+
+@causal_or_not
+@pytest.mark.parametrize(("kind", "n", "size"), EDGES)
+def test_equals_dense_attention(kind, n, size, causal):
+    compare(kind, *inputs(1, n, 16), size, causal=causal, atol=2e-6)
+
+
+@causal_or_not
+@pytest.mark.parametrize(("kind", "n", "size"), EDGES[2::2])
+def test_padding_is_never_attended(kind, n, size, causal):
+    key_keep = torch.rand(2, n, generator=torch.Generator().manual_seed(1)) < 0.7
+    key_keep[0, : n // 2] = False  # leaves queries without any key
+    key_keep[1, n // 2 :] = False
+    key_keep = key_keep.to(DEVICE)
+    options = {"causal": causal, "key_keep": key_keep, "atol": 2e-6}
+    found, keep = compare(kind, *inputs(2, n, 16), size, **options)
+    output, dq, dk, dv = found
+    without = ~keep.any(-1)
+    assert (output[without] == 0).all() and (dq[without] == 0).all()
+    assert (dk[~key_keep] == 0).all() and (dv[~key_keep] == 0).all()
+
+
+def test_no_key_at_all():
+    key_keep = torch.zeros(40, dtype=torch.bool, device=DEVICE)
+    found, _ = compare("local", *inputs(1, 40, 16), 3, key_keep=key_keep, atol=0)
+    assert all((x == 0).all() for x in found)
+
+
+@both
+@pytest.mark.parametrize("d", [1, 16, 40, 64, 128])
+def test_every_width(kind, d):
+    compare(kind, *inputs(1, 45, d), 12, atol=4e-6)
+
+
+@both
+@causal_or_not
+@pytest.mark.parametrize(("dtype", "atol"), [("float16", 2e-3), ("bfloat16", 2e-2)])
+def test_half_precision(kind, causal, dtype, atol):
+    made = inputs(1, 45, 32, dtype=getattr(torch, dtype))
+    compare(kind, *made, 12, causal=causal, atol=atol)
+
+
+@both
+@pytest.mark.parametrize("tile", [16, 64])
+@pytest.mark.parametrize("step", [16, 32, 64])
+def test_every_shape_of_tile(kind, tile, step, monkeypatch):
+    for kernel in KERNELS:
+        config = triton.Config({"TILE": tile, "STEP": step}, num_stages=1)
+        monkeypatch.setattr(kernel, "configs", [config])
+    compare(kind, *inputs(1, 100, 16), 20, atol=2e-6)
+
+
+@both
+def test_large_scores_do_not_overflow(kind):
+    tensors, grad = inputs(1, 40, 16)
+    compare(kind, tensors, grad, 8, scale=60.0, atol=1e-4)
+    with pytest.raises(ValueError, match="scale must be finite, got inf"):
+        attend(kind, *tensors, 8, scale=float("inf"))
+
+
+@both
+def test_leading_dimensions_views_and_broadcast_padding(kind):
+    (q, k, v), grad = inputs(2, 20, 3, 16)  # (batch, n, heads, d)
+    views = [x.detach().transpose(1, 2).requires_grad_() for x in (q, k, v)]
+    key_keep = torch.ones(2, 1, 20, dtype=torch.bool, device=DEVICE)
+    key_keep[1, :, 12:] = False
+    compare(kind, views, grad.transpose(1, 2), 5, key_keep=key_keep, atol=2e-6)
+
+
+@both
+def test_the_same_tensor_thrice(kind):
+    (x, *_), grad = inputs(1, 40, 16)
+    found = torch.autograd.grad(attend(kind, x, x, x, 6), x, grad)[0]
+    keep = at.dense_mask(PATTERNS[kind](6), 40, device=DEVICE)
+    expected = torch.autograd.grad(at.attention(x, x, x, keep), x, grad)[0]
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_num_blocks_is_the_count_of_blocks():
+    (q, k, v), _ = inputs(1, 48, 16)
+    found = kernels.triton_sparse_attention(q, k, v, 4)
+    assert torch.equal(found, kernels.triton_sparse_attention(q, k, v, block_size=12))
+
+
+@both
+@pytest.mark.parametrize("shape", [(2, 0, 16), (0, 5, 16)])
+def test_nothing_in_nothing_out(kind, shape):
+    (q, k, v), grad = inputs(*shape)
+    output = attend(kind, q, k, v, 3)
+    assert output.shape == shape
+    assert all(x.shape == shape for x in torch.autograd.grad(output, (q, k, v), grad))
+
+
+# Tiles
+
+
+def touched(keep, tile, step):
+    """How many (tile, step) tiles have a pair that attends, and one that does not."""
+    n = len(keep)
+    down, across = -(-n // tile), -(-n // step)
+    some = torch.zeros(down * tile, across * step, dtype=torch.bool)
+    some[:n, :n] = keep
+    every = some.clone()
+    every[n:] = True  # rows past the end want nothing
+    some = some.view(down, tile, across, step).any(3).any(1)
+    every = every.view(down, tile, across, step).all(3).all(1)
+    return int(some.sum()), int((some & ~every).sum())
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Counts the tiles that the kernels visit, and those that they mask."""
+    calls = {"visited": 0, "masked": 0}
+    scores, span = kernels.tile_scores, kernels.span
+
+    def counted_scores(*arguments):
+        calls["visited"] += 1
+        return scores(*arguments)
+
+    def counted_span(i, *arguments):
+        calls["masked"] += len(i.shape) == 1  # a mask wants the span of each row
+        return span(i, *arguments)
+
+    monkeypatch.setattr(kernels, "tile_scores", counted_scores)
+    monkeypatch.setattr(kernels, "span", counted_span)
+    return calls
+
+
+@interpreted
+@causal_or_not
+@pytest.mark.parametrize(("kind", "n", "size"), EDGES)
+def test_only_tiles_of_the_pattern_are_visited(kind, n, size, causal, calls):
+    (q, k, v), grad = inputs(1, n, 16)
+    output = attend(kind, q, k, v, size, causal=causal)
+    keep = at.dense_mask(pattern_of(kind, size, causal), n)
+    forward = touched(keep, TILE, STEP)
+    assert tuple(calls.values()) == forward
+    output.backward(grad)
+    back = touched(keep.T, TILE, STEP)  # for dk and dv: keys down, queries across
+    expected = [2 * f + b for f, b in zip(forward, back, strict=True)]  # dq as forward
+    assert list(calls.values()) == expected
+
+
+@interpreted
+def test_aligned_blocks_need_no_mask(calls):
+    (q, k, v), grad = inputs(1, 4 * TILE, 16)
+    attend("blocks", q, k, v, TILE).backward(grad)
+    # Two blocks at the ends have one neighbour, the others two; in three kernels.
+    assert calls == {"visited": 3 * (2 + 3 + 3 + 2) * TILE // STEP, "masked": 0}
+
+
+@both
+@pytest.mark.filterwarnings("ignore:All-NaN slice")  # of those who do see them
+def test_what_lies_outside_is_not_even_read(kind):
+    (q, k, v), _ = inputs(1, 160, 16)
+    with torch.no_grad():
+        k[:, 96:], v[:, 96:] = float("nan"), float("nan")
+        output = attend(kind, q, k, v, 16)
+    assert output[:, :64].isfinite().all()
+
+
+# Errors
+
+
+def test_a_cpu_tensor_needs_the_interpreter(monkeypatch):
+    monkeypatch.setattr(kernels, "INTERPRETED", False)
+    q = torch.ones(1, 8, 4)
+    with pytest.raises(ValueError, match=r"q must be on a GPU, got cpu;.*INTERPRET=1"):
+        kernels.triton_local_attention(q, q, q, 1)
+
+
+def test_wrong_arguments_are_named():
+    q = torch.ones(1, 8, 4, device=DEVICE)
+    local, blocks = kernels.triton_local_attention, kernels.triton_sparse_attention
+    with pytest.raises(ValueError, match="window must be at least 0, got -1"):
+        local(q, q, q, -1)
+    with pytest.raises(TypeError, match=r"float16, bfloat16 or float32, got .*float64"):
+        local(*[q.double()] * 3, 1)
+    with pytest.raises(ValueError, match=r"width of at most 128, got .*\(1, 8, 200\)"):
+        local(*[q.repeat(1, 1, 50)] * 3, 1)
+    with pytest.raises(ValueError, match=r"v must have the width of q, 4, got"):
+        local(q, q, q[..., :3], 1)
+    with pytest.raises(ValueError, match=r"k must have the length of q, 8, got"):
+        local(q, q[:, :7], q[:, :7], 1)
+    with pytest.raises(TypeError, match=r"key_keep must be bool"):
+        local(q, q, q, 1, key_keep=q[..., 0])
+    with pytest.raises(TypeError, match="exactly one of num_blocks and block_size"):
+        blocks(q, q, q)
+    with pytest.raises(ValueError, match="num_blocks must divide"):
+        blocks(q, q, q, 3)
+
+
+def test_a_second_derivative_is_refused():
+    (q, k, v), _ = inputs(1, 8, 16)
+    output = kernels.triton_local_attention(q, k, v, 1)
+    (dq,) = torch.autograd.grad(output.square().sum(), q, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        dq.sum().backward()
+
+
+# On a GPU
+
+
+ALL_CONFIGS = [kernel.configs for kernel in KERNELS]
+
+
+@both
+@causal_or_not
+@pytest.mark.parametrize("d", [64, 128])
+@pytest.mark.parametrize("number", range(5))
+@on_gpu
+def test_every_tuned_size_on_the_gpu(kind, causal, d, number, monkeypatch):
+    for kernel, configs in zip(KERNELS, ALL_CONFIGS, strict=True):
+        monkeypatch.setattr(kernel, "configs", [configs[number]])
+    key_keep = torch.rand(2, 1, 1000, device=DEVICE) < 0.9
+    made = inputs(2, 3, 1000, d, dtype=torch.bfloat16)
+    options = {"causal": causal, "key_keep": key_keep, "atol": 2e-2}
+    try:
+        compare(kind, *made, 128, **options)
+    except triton.runtime.errors.OutOfResources as error:  # tuning drops it as well
+        assert number < 4, "the smallest tiles must fit everywhere"
+        pytest.skip(str(error))
+
+
+@both
+@on_gpu
+def test_tuning_on_the_gpu(kind, monkeypatch):
+    for kernel, configs in zip(KERNELS, ALL_CONFIGS, strict=True):
+        monkeypatch.setattr(kernel, "configs", configs)
+    compare(kind, *inputs(1, 2, 1000, 64, dtype=torch.float16), 256, atol=4e-3)
