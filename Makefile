@@ -94,4 +94,8 @@ $(VENV)/.book: requirements/book.txt | $(BIN)/python
 $(VENV)/.everything: requirements.txt requirements/book.txt pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -q -r requirements.txt
 	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@# Triton has no wheels for some systems: its tests are skipped there, and say so.
+	$(BIN)/python -c 'import triton' 2>/dev/null \
+	|| $(BIN)/python -m pip install -q -r requirements/triton.txt \
+	|| echo "Triton cannot be installed here: the tests of its kernels are skipped."
 	@touch $@ $(VENV)/.book
