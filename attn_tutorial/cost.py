@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from attn_tutorial.checks import check_count, check_window
+from attn_tutorial.checks import check_count, check_number, check_window
 from attn_tutorial.patterns import Pattern, full
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "layer_flops",
     "layers_to_connect",
     "reach",
+    "roofline_seconds",
     "score_bytes",
     "tile_tax",
 ]
@@ -192,6 +193,38 @@ def io_bytes(n: int, d: int, heads: int = 1, bytes_per_number: int = 4) -> int:
     size = check_count("n", n, least=0) * check_count("d", d, least=1)
     heads = check_count("heads", heads, least=1)
     return 4 * size * heads * check_count("bytes_per_number", bytes_per_number, least=1)
+
+
+def roofline_seconds(
+    flops: float, bytes_moved: float, flops_per_second: float, bytes_per_second: float
+) -> float:
+    """Least time of a piece of work on a machine with two limits.
+
+    Eq. (16): max(flops / rate, bytes / bandwidth). Arithmetic and traffic may overlap,
+    so the slower of the two decides; nothing is faster than both allow.
+
+    Args:
+        flops: Operations of the work.
+        bytes_moved: Bytes that it must read and write in main memory.
+        flops_per_second: The machine's rate, such as that of a large matrix product.
+        bytes_per_second: The machine's bandwidth, such as that of a large copy.
+
+    Returns:
+        Seconds.
+
+    Raises:
+        TypeError: If an argument is not a real number.
+        ValueError: If the work is negative, a limit not positive, or one not finite.
+
+    Example:
+        >>> roofline_seconds(6e9, 1e9, flops_per_second=3e9, bytes_per_second=1e9)
+        2.0
+    """
+    flops = check_number("flops", flops)
+    bytes_moved = check_number("bytes_moved", bytes_moved)
+    rate = check_number("flops_per_second", flops_per_second, positive=True)
+    bandwidth = check_number("bytes_per_second", bytes_per_second, positive=True)
+    return max(flops / rate, bytes_moved / bandwidth)
 
 
 def computed_pairs(pattern: Pattern, n: int, tile: int) -> int:

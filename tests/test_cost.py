@@ -200,6 +200,28 @@ def test_layers_to_connect_equals_the_first_depth_that_connects(pattern, keep):
         assert cost.layers_to_connect(pattern, n) == expected, n
 
 
+@pytest.mark.equation(16)
+@pytest.mark.parametrize(
+    ("flops", "moved", "rate", "bandwidth"),
+    [(0, 0, 1, 1), (12, 1, 4, 1), (12, 5, 4, 1), (1e12, 1e9, 3e11, 2e10), (1, 7, 3, 2)],
+)
+def test_roofline_is_the_first_second_that_both_limits_allow(
+    flops, moved, rate, bandwidth
+):
+    least = cost.roofline_seconds(flops, moved, rate, bandwidth)
+    assert rate * least >= flops * (1 - 1e-12)
+    assert bandwidth * least >= moved * (1 - 1e-12)
+    sooner = least * (1 - 1e-6)  # and no sooner: one of the two would not be done
+    assert least == 0 or rate * sooner < flops or bandwidth * sooner < moved
+
+
+def test_the_roofline_bends_where_the_intensity_is_rate_over_bandwidth():
+    rate, bandwidth = 300.0, 20.0
+    for intensity in (1, 14, 15, 16, 100):
+        reached = intensity / cost.roofline_seconds(intensity, 1, rate, bandwidth)
+        assert reached == pytest.approx(min(rate, intensity * bandwidth))
+
+
 @pytest.mark.equation(14)
 @pytest.mark.parametrize(("window", "layers"), [(0, 3), (1, 1), (4, 6), (8, 3)])
 def test_influence_spread_equals_the_exact_convolution(window, layers):
@@ -269,6 +291,12 @@ def test_causal_twice_is_causal_once():
         (lambda: cost.reach(full(), 1, 0), ValueError, "n must be at least 1"),
         (lambda: cost.reach(full(), 1, 4, 4), ValueError, "position .*n=4.*4"),
         (lambda: cost.reach(full(), 1, 4, -1), ValueError, "position .*-1"),
+        (lambda: cost.roofline_seconds(-1, 1, 1, 1), ValueError, "flops .*-1"),
+        (lambda: cost.roofline_seconds(1, math.inf, 1, 1), ValueError, "moved .*inf"),
+        (lambda: cost.roofline_seconds(1, 1, 0, 1), ValueError, "positive, got 0"),
+        (lambda: cost.roofline_seconds(1, 1, 1, 0.0), ValueError, "bytes_per_second"),
+        (lambda: cost.roofline_seconds("1", 1, 1, 1), TypeError, "flops .*'1'"),
+        (lambda: cost.roofline_seconds(1, True, 1, 1), TypeError, "moved .*True"),
         (lambda: cost.influence_spread(-1, 1), ValueError, "window .*-1"),
         (lambda: cost.influence_spread(1, -1), ValueError, "layers .*-1"),
     ],
