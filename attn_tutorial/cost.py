@@ -18,6 +18,8 @@ __all__ = [
     "computed_pairs",
     "crossover_length",
     "flops",
+    "grid_pairs",
+    "grid_tax",
     "influence_spread",
     "io_bytes",
     "kept_pairs",
@@ -280,6 +282,57 @@ def tile_tax(pattern: Pattern, n: int, tile: int) -> float:
     """
     pairs = kept_pairs(pattern, n)
     return computed_pairs(pattern, n, tile) / pairs if pairs else 1.0
+
+
+def grid_pairs(pattern: Pattern, n: int, rows: int, columns: int) -> int:
+    """Pairs that a kernel computes whose tiles lie on a grid, rows x columns each.
+
+    A tile is computed whole, or skipped if it keeps no pair. ``computed_pairs`` lets
+    each run of keys begin where it likes; a grid rounds both of its ends outwards. A
+    tile that reaches beyond the sequence costs as much as any other.
+
+    Args:
+        pattern: Full, causal, local or adjacent blocks (no global tokens).
+        n: Sequence length.
+        rows: Queries in a tile.
+        columns: Keys in a tile.
+
+    Raises:
+        ValueError: If a size is below 1, or the pattern has global tokens.
+
+    Example:
+        >>> from attn_tutorial.patterns import local
+        >>> grid_pairs(local(1), 8, rows=2, columns=4)  # 6 tiles of 8
+        48
+    """
+    n = check_count("n", n, least=0)
+    rows = check_count("rows", rows, least=1)
+    columns = check_count("columns", columns, least=1)
+    causal, base, count = _take_apart(pattern)
+    if count or base is None:
+        raise ValueError(f"pattern must have no global tokens, got {pattern!r}")
+    tiles = 0
+    for start in range(0, n, rows):
+        stop = min(start + rows, n)
+        first, _ = _span(base, start, n)
+        last = stop - 1 if causal else _span(base, stop - 1, n)[1]
+        tiles += last // columns - first // columns + 1
+    return tiles * rows * columns
+
+
+def grid_tax(pattern: Pattern, n: int, rows: int, columns: int) -> float:
+    """Computed pairs per kept pair when tiles of rows x columns lie on a grid.
+
+    Eq. (19): grid_pairs / kept_pairs; away from the ends of a long sequence a window
+    costs (r + c - g + 2 g ceil(w / g)) / (2w + 1) for g = gcd(r, c).
+
+    Example:
+        >>> from attn_tutorial.patterns import adjacent_blocks
+        >>> grid_tax(adjacent_blocks(128), 1024, rows=128, columns=64)
+        1.0
+    """
+    pairs = kept_pairs(pattern, n)
+    return grid_pairs(pattern, n, rows, columns) / pairs if pairs else 1.0
 
 
 def reach(pattern: Pattern, layers: int, n: int, position: int | None = None) -> int:

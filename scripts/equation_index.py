@@ -36,6 +36,7 @@ NAMES = {
     13: "Multi-head attention",
     14: "Spread of influence",
     15: "Patterns and their algebra",
+    19: "Tile tax on a grid",
 }
 
 LABEL = re.compile(r"Eq\. \((\d+)\)(?:: (.+?)(?:\n\n|$))?", re.DOTALL)
