@@ -8,6 +8,7 @@ blocks, their union with global tokens, and the intersection of any of these wit
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from attn_tutorial.checks import check_count, check_number, check_window
@@ -28,6 +29,7 @@ __all__ = [
     "reach",
     "roofline_seconds",
     "score_bytes",
+    "tile_bytes",
     "tile_tax",
 ]
 
@@ -245,16 +247,20 @@ def computed_pairs(pattern: Pattern, n: int, tile: int) -> int:
     """
     n = check_count("n", n, least=0)
     tile = check_count("tile", tile, least=1)
+    runs = _runs(pattern, n, tile)
+    return sum(queries * (last - first + 1) for queries, first, last in runs)
+
+
+def _runs(pattern: Pattern, n: int, rows: int) -> Iterator[tuple[int, int, int]]:
+    """Queries, first key and last key of each tile of ``rows`` queries."""
     causal, base, count = _take_apart(pattern)
     if count or base is None:
         raise ValueError(f"pattern must have no global tokens, got {pattern!r}")
-    total = 0
-    for start in range(0, n, tile):
-        stop = min(start + tile, n)
+    for start in range(0, n, rows):
+        stop = min(start + rows, n)
         first, _ = _span(base, start, n)
         last = stop - 1 if causal else _span(base, stop - 1, n)[1]
-        total += (stop - start) * (last - first + 1)
-    return total
+        yield stop - start, first, last
 
 
 def _span(base: Pattern, position: int, n: int, layers: int = 1) -> tuple[int, int]:
@@ -308,16 +314,11 @@ def grid_pairs(pattern: Pattern, n: int, rows: int, columns: int) -> int:
     n = check_count("n", n, least=0)
     rows = check_count("rows", rows, least=1)
     columns = check_count("columns", columns, least=1)
-    causal, base, count = _take_apart(pattern)
-    if count or base is None:
-        raise ValueError(f"pattern must have no global tokens, got {pattern!r}")
-    tiles = 0
-    for start in range(0, n, rows):
-        stop = min(start + rows, n)
-        first, _ = _span(base, start, n)
-        last = stop - 1 if causal else _span(base, stop - 1, n)[1]
-        tiles += last // columns - first // columns + 1
-    return tiles * rows * columns
+    tiles = (
+        last // columns - first // columns + 1
+        for _, first, last in _runs(pattern, n, rows)
+    )
+    return sum(tiles) * rows * columns
 
 
 def grid_tax(pattern: Pattern, n: int, rows: int, columns: int) -> float:
@@ -333,6 +334,37 @@ def grid_tax(pattern: Pattern, n: int, rows: int, columns: int) -> float:
     """
     pairs = kept_pairs(pattern, n)
     return grid_pairs(pattern, n, rows, columns) / pairs if pairs else 1.0
+
+
+def tile_bytes(
+    pattern: Pattern,
+    n: int,
+    d: int,
+    rows: int,
+    columns: int,
+    heads: int = 1,
+    bytes_per_number: int = 4,
+) -> int:
+    """Bytes between slow and fast memory when tiles of rows x columns lie on a grid.
+
+    Eq. (20): heads * bytes per number * d * (2n + 2 * keys met by each tile of
+    queries, added up). Queries are read once and outputs written once; keys and values
+    are read again by every tile of queries that meets them.
+
+    Example:
+        >>> tile_bytes(full(), 1024, 64, rows=128, columns=64) / io_bytes(1024, 64)
+        4.5
+    """
+    n = check_count("n", n, least=0)
+    size = check_count("d", d, least=1) * check_count("heads", heads, least=1)
+    size *= check_count("bytes_per_number", bytes_per_number, least=1)
+    rows = check_count("rows", rows, least=1)
+    columns = check_count("columns", columns, least=1)
+    met = (
+        min(n, (last // columns + 1) * columns) - first // columns * columns
+        for _, first, last in _runs(pattern, n, rows)
+    )
+    return 2 * size * (n + sum(met))
 
 
 def reach(pattern: Pattern, layers: int, n: int, position: int | None = None) -> int:
