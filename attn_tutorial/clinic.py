@@ -408,13 +408,16 @@ class Examination:
 
     def __str__(self) -> str:
         rows, columns = self.tile
+        facts = {
+            "kept pairs": f"{self.kept:,}",
+            "computed pairs": f"{self.computed:,}",
+            "useful share of these": f"{self.useful:.1%}",
+            "full attention / computed": f"{self.fewer:.1f}x",
+            "whole layer, full / this": f"{self.layer_fewer:.1f}x",
+            "bytes of a written-out mask": f"{self.mask_bytes:,}",
+        }
         lines = [f"{self.pattern}, n = {self.n:,}, tiles of {rows} x {columns}"]
-        lines += [f"  kept pairs               {self.kept:15,}"]
-        lines += [f"  computed pairs           {self.computed:15,}"]
-        lines += [f"  useful share of them     {self.useful:15.1%}"]
-        lines += [f"  full attention has       {self.fewer:14.1f}x the pairs"]
-        lines += [f"  a layer with it has      {self.layer_fewer:14.1f}x the FLOPs"]
-        lines += [f"  a mask written out takes {self.mask_bytes:15,} bytes"]
+        lines += [f"  {name:27} {fact:>15}" for name, fact in facts.items()]
         return "\n".join(lines)
 
 
@@ -444,12 +447,12 @@ def examine(
     Example:
         >>> print(examine(patterns.local(64), 4096))
         local(window=64), n = 4,096, tiles of 128 x 128
-          kept pairs                       524,224
-          computed pairs                 1,540,096
-          useful share of them               34.0%
-          full attention has                 10.9x the pairs
-          a layer with it has                 2.1x the FLOPs
-          a mask written out takes      16,777,216 bytes
+          kept pairs                          524,224
+          computed pairs                    1,540,096
+          useful share of these                 34.0%
+          full attention / computed             10.9x
+          whole layer, full / this               2.1x
+          bytes of a written-out mask      16,777,216
     """
     n = check_count("n", n, least=1)
     return Examination(
