@@ -56,7 +56,7 @@ def signed(picture: plots.Picture, records: Records, note: str = "") -> plots.Pi
         The same picture.
     """
     text = "; ".join(filter(None, (note, records.source)))
-    letters = int(picture.get_size_inches()[0] * 13)
+    letters = int(picture.get_size_inches()[0] * 13)  # at 10 points
     picture.supxlabel(
         textwrap.fill(text, letters), fontsize=10, color="#595959", ha="center"
     )
@@ -82,6 +82,7 @@ def against(
     alt: str,
     over: str = "n",
     value: str = "seconds",
+    levels: Mapping[str, float] | None = None,
     height: float = 5.0,
 ) -> plots.Picture:
     """Draw a measured value against length or window, both axes logarithmic.
@@ -96,6 +97,7 @@ def against(
         alt: What a sighted reader concludes.
         over: "n" or "size".
         value: "seconds" or "peak_bytes".
+        levels: Name -> height of a dashed line across.
         height: Inches.
 
     Returns:
@@ -120,6 +122,8 @@ def against(
             list(line), middle, (below, above), label=NAMES.get(name, name),
             linewidth=2, capsize=3, **look(name),
         )  # fmt: skip
+    for name, level in (levels or {}).items():
+        axes.axhline(level, label=name, color=plots.COLORS["black"], linestyle="--")
     axes.set(title=title, xlabel=AXES[over], ylabel=UNITS[value])
     axes.grid(color=plots.COLORS["pale"])
     axes.xaxis.set_major_formatter(lambda x, _: short(x))
@@ -207,7 +211,7 @@ def roofline(
         axes.plot(x, y, linewidth=1, label=name, markersize=7, **marker)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.annotate("matmul rate", (high, rate), (-4, 5), **words("right"))
+    axes.annotate("matmul rate", (high, rate), (-4, 6), **words("right"))
     axes.annotate("copy bandwidth", (low, roof[0]), (16, 0), **words("left"))
     axes.set(title=title, xlabel="useful FLOPs per byte", ylabel="useful FLOP/s")
     axes.grid(color=plots.COLORS["pale"])
