@@ -302,11 +302,14 @@ def compilations(
         function, backend=keep_graph, dynamic=dynamic, fullgraph=fullgraph
     )
     counts = []
-    with _quiet():
-        for arguments in inputs:
-            before = len(graphs)
-            compiled(*arguments)
-            counts.append(len(graphs) - before)
+    try:
+        with _quiet():
+            for arguments in inputs:
+                before = len(graphs)
+                compiled(*arguments)
+                counts.append(len(graphs) - before)
+    finally:
+        torch.compiler.reset()  # leave no trace: the limit counts for later calls too
     return counts
 
 
