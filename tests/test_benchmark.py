@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 import types
@@ -673,6 +674,31 @@ def test_compare_prints_changes_case_by_case():
     assert "sdpa full: median 1.00x in 5 cases" in text
     assert "highest 2.00x: local, n = " in text
     assert "no case in common" in benchmark.compare(RUNS, Records())
+
+
+# The page of the book
+
+
+def test_the_page_shows_the_runs_and_the_schema_as_they_are():
+    sys.path.insert(0, str(ROOT / "scripts"))
+    import benchmark_page
+
+    text = benchmark_page.PAGE.read_text(encoding="utf-8")
+    assert benchmark_page.page(text) == text, "run 'make index'"
+    included = re.search(r"literalinclude\} (\S+)", text)[1]
+    assert (benchmark_page.PAGE.parent / included).resolve() == records.SCHEMA
+    for name in benchmark.devices():
+        for run in benchmark.load(name):
+            assert f"| `{run.name}` | " in text
+            assert run.provenance["revision"][:10] in text
+
+
+def test_every_device_of_the_book_has_several_clean_runs():
+    for name in benchmark.devices():
+        runs = benchmark.load(name)
+        assert len(runs) >= 2, f"{name}: one run is no evidence"
+        assert not any(run.provenance["dirty"] for run in runs)
+        assert len({run.provenance["date"] for run in runs}) == len(runs)
 
 
 # The command

@@ -48,8 +48,8 @@ class Settings:
 
     rounds: int = 15
     least: int = 3
-    budget: float = 4.0
-    limit: float = 10.0
+    budget: float = 3.0
+    limit: float = 11.0
     memory: bool = True
 
 
