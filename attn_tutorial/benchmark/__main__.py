@@ -43,10 +43,11 @@ def run(
     clock = clocks.clock_for(device)
     data = begun(out, suite, settings, clock, device)
     known = {cases.Case(**entry["case"]) for entry in data["cases"]}
-    ceiling = records.Record("here", data).ceiling("matmul")
+    limits = records.Record("here", data)
     for plan in progress(plans):
         if plan.case in known:
             continue
+        ceiling = limits.ceiling("matmul", plan.case.dtype)
         data["cases"].append(measure.measure(plan, settings, clock, device, ceiling))
         if out:
             records.write(data, out)
