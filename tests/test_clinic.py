@@ -2,6 +2,7 @@
 
 import math
 import threading
+import warnings
 
 import pytest
 import torch
@@ -35,6 +36,47 @@ def test_patients_and_cure_compute_the_same(n, window):
     for output in outputs:
         assert output.shape == expected.shape
         assert difference(output, expected) < 1e-12
+
+
+def rectangles(n, window, tile):
+    """The pairs of each tile with its whole run."""
+    pairs = torch.zeros(n, n, dtype=torch.bool)
+    for start in range(0, n, tile):
+        pairs[start : start + tile, max(0, start - window) : start + tile + window] = (
+            True
+        )
+    return pairs
+
+
+@pytest.mark.parametrize(("n", "d"), [(96, 32), (50, 64), (70, 32)])
+def test_dye_stains_what_is_multiplied(n, d):
+    w, everything = 5, torch.ones(n, n, dtype=torch.bool)
+    keep = dense_mask(local(w), n)
+    routines = {
+        lambda q, k, v: at.attention(q, k, v, keep): everything,
+        lambda q, k, v: scaled_dot_product_attention(q, k, v, keep): everything,
+        lambda q, k, v: clinic.gathered_attention(q, k, v, w): keep,
+        lambda q, k, v: clinic.tile_loop(q, k, v, w, 8): rectangles(n, w, 8),
+        lambda q, k, v: at.local_attention(q, k, v, w): rectangles(n, w, 32),
+        lambda q, k, v: at.sparse_attention(q, k, v, block_size=10): dense_mask(
+            adjacent_blocks(10), n
+        ),
+    }
+    for attend, expected in routines.items():
+        assert torch.equal(clinic.dye(attend, n, d=d), expected)
+        assert (clinic.dye(attend, n, d=d) >= (expected & keep)).all()
+
+
+def test_dye_finds_that_uncompiled_flex_attention_skips_nothing():
+    flex = pytest.importorskip("torch.nn.attention.flex_attention")
+    from attn_tutorial.backends.flex import block_mask
+
+    table = block_mask(local(5), 64, block_size=16)
+    assert table.sparsity() > 30
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        stained = clinic.dye(lambda *x: flex.flex_attention(*x, block_mask=table), 64)
+    assert stained.all()
 
 
 def test_a_forgotten_causal_term_keeps_the_whole_future():
