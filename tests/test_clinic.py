@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 import attn_tutorial as at
-from attn_tutorial import clinic, cost, memory
+from attn_tutorial import clinic, cost, memory, simulator
 from attn_tutorial.patterns import adjacent_blocks, causal, dense_mask, full, local
 
 
@@ -77,6 +77,21 @@ def test_dye_finds_that_uncompiled_flex_attention_skips_nothing():
         warnings.simplefilter("ignore")
         stained = clinic.dye(lambda *x: flex.flex_attention(*x, block_mask=table), 64)
     assert stained.all()
+
+
+@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
+def test_dye_finds_the_tiles_of_the_triton_kernel():
+    pytest.importorskip("triton", reason="Triton is not installed")
+    from attn_tutorial.backends import triton_local as kernels
+
+    if not kernels.INTERPRETED:
+        pytest.skip("a GPU chooses its tiles by measurement")
+    n, w, sizes = 96, 8, kernels.forward_kernel.configs[-1].kwargs
+    rows, columns = sizes["TILE"], sizes["STEP"]
+    visited = simulator.tiles(local(w), n, rows, columns).any((2, 3))
+    expected = torch.from_numpy(visited.repeat(rows, 0).repeat(columns, 1)[:n, :n])
+    stained = clinic.dye(lambda *x: kernels.triton_local_attention(*x, w), n, d=32)
+    assert torch.equal(stained, expected)
 
 
 def test_a_forgotten_causal_term_keeps_the_whole_future():
