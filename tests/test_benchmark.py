@@ -550,7 +550,7 @@ def invented(name, factor=1.0, times=None):
         entries.append(
             {
                 "case": dataclasses.asdict(case),
-                "sweeps": ["length"],
+                "sweeps": ["length", "grid"] if n == 4096 else ["length"],
                 "useful_flops": case.useful_flops,
                 "compulsory_bytes": case.compulsory_bytes,
                 "matmul": matmul,
@@ -594,6 +594,7 @@ def test_values_are_medians_and_ranges_over_the_runs():
     result = RUNS.select("tiled", n=1024)[0]
     assert (result.tile_tax, result.run, result.rounds) == (2.0, "x-1", 3)
     assert result.intensity == result.useful_flops / result.case.compulsory_bytes
+    assert RUNS.swept("grid") == [Case("local", 4096, 128)]
 
 
 def test_lines_slopes_and_crossovers():
@@ -659,7 +660,7 @@ def test_show_prints_limits_tables_and_findings():
     assert "local, w = 128, forward: sdpa full: 2.000 (2.000 to 2.000)" in text
     assert "than sdpa full: n = 1500 (1000 to 2000)" in text
     assert "local, forward: sdpa full: 2.73x to 2.73x in 1 cases" in text
-    assert "local, n = 512, w = 128: forward: tiled: 0.0488" in text
+    assert "local, n = 512, w = 128: forward: tiled: 0.0488 tensors" in text
     assert "Findings" in report.show(RUNS, tables=False)
     assert "n = 512, w = 128: forward\n" not in report.show(RUNS, tables=False)
 

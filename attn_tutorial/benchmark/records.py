@@ -207,6 +207,12 @@ class Records(list[Record]):
         """All cases, in the order of measurement."""
         return list(dict.fromkeys(result.case for result in self.results))
 
+    def swept(self, sweep: str) -> list[Case]:
+        """The cases of one sweep."""
+        entries = (entry for record in self for entry in record.data["cases"])
+        found = (Case(**e["case"]) for e in entries if sweep in e["sweeps"])
+        return list(dict.fromkeys(found))
+
     @property
     def names(self) -> list[str]:
         """All contenders that ran."""
