@@ -627,6 +627,7 @@ def test_what_is_in_no_record_is_refused():
 def test_spreads_print_as_median_and_range():
     assert f"{Spread(4.236, 4.0, 4.5, 3):.2g}" == "4.2 (4 to 4.5)"
     assert f"{Spread(4.236, 4.236, 4.236, 1):.2f}" == "4.24"
+    assert f"{Spread(4.236, 4.235, 4.237, 3):.2g}" == "4.2"
     assert str(Spread(1.0, 0.5, 2.0, 2)) == "1 (0.5 to 2)"
 
 
@@ -653,11 +654,11 @@ def test_records_are_found_by_device(tmp_path, monkeypatch):
 
 def test_show_prints_limits_tables_and_findings():
     text = benchmark.show(RUNS)
-    assert "float32   matmul 100.0 (100.0 to 100.0) GFLOP/s" in text
+    assert "float32   matmul 100.0 GFLOP/s, copy 10.0 GB/s" in text
     assert "local, n = 512, w = 128: forward" in text
     assert "tiled             0.768 (0.512 to 1.024) ms" in text
     assert "natten            not run: needs a CUDA device" in text
-    assert "local, w = 128, forward: sdpa full: 2.000 (2.000 to 2.000)" in text
+    assert "local, w = 128, forward: sdpa full: 2.000\n" in text
     assert "than sdpa full: n = 1500 (1000 to 2000)" in text
     assert "local, forward: sdpa full: 2.73x to 2.73x in 1 cases" in text
     assert "local, n = 512, w = 128: forward: tiled: 0.0488 tensors" in text

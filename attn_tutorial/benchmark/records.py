@@ -67,12 +67,9 @@ class Spread(NamedTuple):
         return cls(statistics.median(values), min(values), max(values), len(values))
 
     def __format__(self, spec: str) -> str:
-        """Format as `median (low to high)`; with one run as the value alone."""
-        spec = spec or ".3g"
-        if self.runs == 1:
-            return format(self.median, spec)
-        low, high = format(self.low, spec), format(self.high, spec)
-        return f"{format(self.median, spec)} ({low} to {high})"
+        """Format as `median (low to high)`; as the median where all look the same."""
+        middle, low, high = (format(value, spec or ".3g") for value in self[:3])
+        return middle if low == high else f"{middle} ({low} to {high})"
 
     def __str__(self) -> str:
         return format(self)
