@@ -49,7 +49,7 @@ class Settings:
     rounds: int = 15
     least: int = 3
     budget: float = 3.0
-    limit: float = 11.0
+    limit: float = 20.0
     memory: bool = True
 
 
