@@ -11,33 +11,39 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
+from attn_tutorial.experiments.models import build, labels, share, train_as
 from attn_tutorial.experiments.named import named_patterns
 from attn_tutorial.experiments.records import Result, Runs, Setting
 from attn_tutorial.experiments.runner import Experiment
 from attn_tutorial.experiments.tables import table
 from attn_tutorial.graph import edges
-from attn_tutorial.modules import Transformer, layer_patterns
+from attn_tutorial.modules import layer_patterns
 from attn_tutorial.tasks import latch, latch_distance
-from attn_tutorial.training import fit
 
 __all__ = ["EXPERIMENT", "edge", "heard", "settings", "train"]
 
-VALUES, NOISE, MAX_GAP = 8, 4, 80
+VALUES, NOISE = 8, 4
 TEST_SIZE, TEST_SEED = 512, 10**6  # far from every seed that draws training batches
-SIZE = {"n": 128, "d_model": 32, "heads": 2, "batch": 32, "steps": 300, "lr": 3e-3}
+SIZE = {"n": 128, "max_gap": 80, "d_model": 32, "heads": 2}
+SIZE |= {"batch": 32, "steps": 300, "lr": 3e-3}
 
-GRID = (
-    [(f"local {w}", layers) for w in (8, 16) for layers in (1, 2, 3, 4)]
-    + [("local 4", 4), ("local 32", 2)]
-    + [(f"blocks {b}", layers) for b, layers in ((8, 1), (8, 2), (8, 4), (16, 2))]
-    + [("full", 2), ("local 8 + global 1", 2), ("local 8, full", 2)]
-)
+GRID = [
+    *[(f"local {w}", layers) for w in (8, 16) for layers in (1, 2, 3, 4)],
+    ("local 4", 4),
+    ("local 32", 2),
+    *[("blocks 8", layers) for layers in (1, 2, 4)],
+    ("blocks 16", 2),
+    ("full", 2),
+    ("local 8 + global 1", 2),
+    ("local 8, full", 2),
+]
 QUICK = [("local 4", 1), ("local 4", 2), ("full", 1)]
 
 
 def settings(quick: bool) -> list[Setting]:
     """Patterns and numbers of layers."""
-    size = {**SIZE, "n": 64, "steps": 100} if quick else SIZE
+    small = {"n": 48, "max_gap": 24, "batch": 16}
+    size = {**SIZE, **small, "steps": 120} if quick else SIZE
     grid = QUICK if quick else GRID
     return [{"pattern": p, "layers": layers, **size} for p, layers in grid]
 
@@ -45,42 +51,20 @@ def settings(quick: bool) -> list[Setting]:
 def train(setting: Setting, seed: int, device: torch.device) -> Result:
     """Train one model and measure its accuracy at every distance."""
     torch.manual_seed(seed)
-    model = build(setting).to(device)
-    losses = fit(
-        model,
-        lambda generator: draw(setting["batch"], setting["n"], generator),
-        steps=setting["steps"],
-        lr=setting["lr"],
-        seed=seed,
-    )
-    inputs, targets = draw(TEST_SIZE, setting["n"], Generator().manual_seed(TEST_SEED))
-    right = best_label(model, inputs, device) == targets
+    model = build(setting, VALUES + NOISE, VALUES, causal=True).to(device)
+    size = setting["batch"], setting["n"], setting["max_gap"]
+    losses = train_as(setting, model, lambda generator: draw(*size, generator), seed)
+    test = Generator().manual_seed(TEST_SEED)
+    inputs, targets = draw(TEST_SIZE, setting["n"], setting["max_gap"], test)
+    right = labels(model, inputs) == targets
     return {"final_loss": losses[-1], **measure(setting, inputs, right)}
 
 
-def build(setting: Setting) -> Transformer:
-    """The model of a setting."""
-    return Transformer(
-        VALUES + NOISE,
-        VALUES,
-        setting["d_model"],
-        setting["heads"],
-        setting["layers"],
-        pattern=named_patterns(setting["pattern"], causal=True),
-        positions="rotary",
-    )
-
-
-def draw(batch: int, n: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Sequences whose values are 1 to MAX_GAP steps apart."""
-    return latch(batch, n, generator, num_values=VALUES, max_gap=min(MAX_GAP, n // 2))
-
-
-@torch.no_grad()
-def best_label(model: Transformer, inputs: Tensor, device: torch.device) -> Tensor:
-    """The label that the model ranks first, at every position."""
-    parts = [model(part.to(device)).argmax(-1).cpu() for part in inputs.split(64)]
-    return torch.cat(parts)
+def draw(
+    batch: int, n: int, max_gap: int, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """Sequences whose values are 1 to max_gap steps apart."""
+    return latch(batch, n, generator, num_values=VALUES, max_gap=max_gap)
 
 
 def measure(setting: Setting, inputs: Tensor, right: Tensor) -> Result:
@@ -111,11 +95,6 @@ def heard(setting: Setting, n: int) -> Tensor:
     for pattern in layer_patterns(several, setting["layers"]):
         reached = (edges(pattern, n).float() @ reached > 0).float()
     return reached > 0
-
-
-def share(flags: Tensor, among: Tensor) -> float | None:
-    """Share of the flags that are up; None if there is nothing to look at."""
-    return round(flags[among].float().mean().item(), 4) if among.any() else None
 
 
 def edge(accuracies: list[float], enough: float = 0.9) -> int:
