@@ -10,16 +10,16 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from attn_tutorial.experiments.models import build, labels, share, train_as
+from attn_tutorial.experiments.models import build, evidence, labels, share, train_as
 from attn_tutorial.experiments.records import Result, Runs, Setting
-from attn_tutorial.experiments.runner import Experiment
+from attn_tutorial.experiments.runner import Experiment, Tuning
 from attn_tutorial.experiments.tables import table
 from attn_tutorial.tasks import IGNORE
 
 __all__ = ["EXPERIMENT", "draw", "settings", "train"]
 
 KEYS = VALUES = 16
-TEST_SIZE, TEST_SEED = 512, 10**6
+TEST_SIZE, HELD_OUT = 512, {"test": 10**6, "validation": 10**6 + 1}  # seeds
 BANDS = ((1, 8), (8, 16), (16, 32), (32, 64), (64, 128))  # distances, end excluded
 SIZE = {"n": 128, "d_model": 64, "heads": 2, "batch": 32, "steps": 500}
 MUON = {"optimizer": "muon", "lr": 0.02}
@@ -74,15 +74,21 @@ def train(setting: Setting, seed: int, device: torch.device) -> Result:
     model = build(setting, KEYS + VALUES, VALUES, causal=True).to(device)
     size = setting["batch"], setting["n"]
     losses = train_as(setting, model, lambda g: draw(*size, g)[:2], seed)
-    test = Generator().manual_seed(TEST_SEED)
-    inputs, targets, distance = draw(TEST_SIZE, setting["n"], test)
-    right = labels(model, inputs) == targets
+    result = {"final_loss": losses[-1]}
+    for part, held_out in HELD_OUT.items():
+        drawn = draw(TEST_SIZE, setting["n"], Generator().manual_seed(held_out))
+        result |= measure(part, labels(model, drawn[0]), *drawn[1:])
+    plain = setting["pattern"] == "full" and "stage" not in setting
+    return result | (evidence(model, drawn[0][:32].to(device)) if plain else {})
+
+
+def measure(part: str, found: Tensor, targets: Tensor, distance: Tensor) -> Result:
+    """Accuracy where something can be recalled, in all and in bands of distance."""
+    right = found == targets
+    accuracy = share(right, distance > 0)
     bands = [share(right, (distance >= a) & (distance < b)) for a, b in BANDS]
-    return {
-        "final_loss": losses[-1],
-        "accuracy": share(right, distance > 0),
-        "accuracy_by_band": bands,
-    }
+    by_band = {f"{part}_accuracy_by_band": bands}
+    return {f"{part}_accuracy": accuracy, f"{part}_error": 1 - accuracy} | by_band
 
 
 def report(runs: Runs) -> str:
@@ -90,9 +96,9 @@ def report(runs: Runs) -> str:
     header = ["pattern", "layers", "seeds", *(f"{a} to {b - 1}" for a, b in BANDS)]
     rows = []
     for group, part in runs.groups("pattern", "layers"):
-        bands = zip(*part.values("accuracy_by_band"), strict=True)
+        bands = zip(*part.values("test_accuracy_by_band"), strict=True)
         texts = [_mean(band) for band in bands]
-        rows.append((*group, len(part), *texts, part.spread("accuracy")))
+        rows.append((*group, len(part), *texts, part.spread("test_accuracy")))
     return table([*header, "all"], rows)
 
 
@@ -106,4 +112,5 @@ EXPERIMENT = Experiment(
     settings=settings,
     train=train,
     report=report,
+    tuning=Tuning((0.01, 0.02, 0.04), "validation_error", {"steps": 250}),
 )

@@ -26,7 +26,16 @@ try:
 except ImportError:  # Windows: nothing stops two writers there
     fcntl = None
 
-__all__ = ["FOLDER", "Record", "Run", "Runs", "load", "provenance", "record_path"]
+__all__ = [
+    "FOLDER",
+    "Record",
+    "Run",
+    "Runs",
+    "identity",
+    "load",
+    "provenance",
+    "record_path",
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "book" / "data" / "experiments"

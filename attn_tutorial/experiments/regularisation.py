@@ -76,5 +76,5 @@ EXPERIMENT = Experiment(
     settings=settings,
     train=train,
     report=report,
-    tuning=Tuning((0.01, 0.02, 0.04), "validation_bits", {"steps": 150}),
+    tuning=Tuning((0.01, 0.02, 0.04), "validation_bits", {"steps": 300}),
 )

@@ -21,6 +21,7 @@ from attn_tutorial.experiments.records import (
     Run,
     Runs,
     Setting,
+    identity,
     provenance,
 )
 
@@ -94,11 +95,17 @@ def pending(
     settings, tuning = experiment.settings(quick), experiment.tuning
     if tuning and not quick:
         trials = [job for setting in settings for job in tuning.trials(setting)]
-        if left := [job for job in trials if not record.has(*job)]:
+        if left := _missing(trials, record):
             return left
         settings = [tuning.best(setting, record) for setting in settings]
     jobs = [(setting, seed) for seed in range(seeds) for setting in settings]
-    return [job for job in jobs if not record.has(*job)]
+    return _missing(jobs, record)
+
+
+def _missing(jobs: Iterable[Job], record: Record) -> list[Job]:
+    """Jobs that are not recorded, each once: contenders may share a trial."""
+    different = {identity(*job): job for job in jobs}
+    return [job for job in different.values() if not record.has(*job)]
 
 
 def run_experiment(

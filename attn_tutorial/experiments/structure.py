@@ -26,7 +26,7 @@ VARIANTS = {
     "plain": {},
     "1 head of keys and values": {"num_kv_heads": 1},
     "layers share their weights": {"share_layers": True},
-    "narrower": {"d_model": 66},
+    "narrower": {"d_model": 64, "heads": 2},
     "window 16": {"pattern": "local 16"},
     "linear attention": {"linear": True},
 }
