@@ -17,7 +17,7 @@ NBVAL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope \
 	-p no:cacheprovider --nbval $(NOTEBOOKS)
 
 .DEFAULT_GOAL := help
-.PHONY: help book test notebooks lab serve check clean index benchmark mutants \
+.PHONY: help book test notebooks lab serve check clean index benchmark gpu mutants \
 	stable browser publish-as site
 
 help:  ## Show this list
@@ -57,9 +57,26 @@ clean:  ## Remove everything that was built (.venv stays)
 index: $(VENV)/.everything  ## Write the equation index again
 	$(BIN)/python scripts/equation_index.py
 
-benchmark: $(VENV)/.everything  ## Time the package beside other implementations (long)
+# Where the records go, and how many independent runs there are.
+DEVICE ?= cpu
+RUNS ?= 3
+RECORDS := book/data/benchmarks
+
+benchmark: $(VENV)/.everything  ## Measure the full suite RUNS times on one core, and record it (long)
 	$(BIN)/python -m pip install -q -r requirements/benchmark.txt
-	$(BIN)/python -m attn_tutorial.benchmark run
+	for run in $$(seq $(RUNS)); do OMP_NUM_THREADS=1 $(BIN)/python -m \
+	attn_tutorial.benchmark run --device cpu --threads 1 \
+	--out $(RECORDS)/$(DEVICE)-$$run.json || exit 1; done
+
+# Uses the PyTorch of the machine, which fits its driver: PYTHON=... names it.
+gpu:  ## On a machine with an NVIDIA GPU: run the CUDA tests, then record: DEVICE=h100
+	@test "$(DEVICE)" != cpu || { echo "Name the GPU: make gpu DEVICE=h100"; exit 1; }
+	$(PYTHON) -c 'import torch; assert torch.cuda.is_available(), "no CUDA device"'
+	$(PYTHON) -m pip install -q -r requirements/benchmark.txt pytest hypothesis jsonschema
+	$(PYTHON) -m pip install -q --no-deps -e .
+	$(PYTHON) -m pytest -m gpu tests
+	for run in $$(seq $(RUNS)); do $(PYTHON) -m attn_tutorial.benchmark run \
+	--device cuda --out $(RECORDS)/$(DEVICE)-$$run.json || exit 1; done
 
 mutants: $(VENV)/.everything  ## Break the code on purpose and see the tests notice (long)
 	$(BIN)/python tests/mutants.py

@@ -6,6 +6,7 @@ The checks return what the caller needs, in the form it needs.
 from __future__ import annotations
 
 import math
+import numbers
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ __all__ = [
     "check_count",
     "check_keep",
     "check_key_keep",
+    "check_number",
     "check_qkv",
     "check_same_length",
     "check_scale",
@@ -40,6 +42,21 @@ def check_count(name: str, value: int, *, least: int) -> int:
     if count < least:
         raise ValueError(f"{name} must be at least {least}, got {count}")
     return count
+
+
+def check_number(name: str, value: float, *, positive: bool = False) -> float:
+    """Return ``value`` as a float if it is a finite real number and not negative.
+
+    Raises:
+        TypeError: If it is not a real number (a bool is not one).
+        ValueError: If it is negative, not finite, or 0 where it must be positive.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not math.isfinite(value) or value < 0 or (positive and value == 0):
+        kind = "positive" if positive else "at least 0"
+        raise ValueError(f"{name} must be finite and {kind}, got {value!r}")
+    return float(value)
 
 
 def check_window(window: int) -> int:

@@ -8,9 +8,10 @@ blocks, their union with global tokens, and the intersection of any of these wit
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from attn_tutorial.checks import check_count, check_window
+from attn_tutorial.checks import check_count, check_number, check_window
 from attn_tutorial.patterns import Pattern, full
 
 __all__ = [
@@ -18,13 +19,17 @@ __all__ = [
     "computed_pairs",
     "crossover_length",
     "flops",
+    "grid_pairs",
+    "grid_tax",
     "influence_spread",
     "io_bytes",
     "kept_pairs",
     "layer_flops",
     "layers_to_connect",
     "reach",
+    "roofline_seconds",
     "score_bytes",
+    "tile_bytes",
     "tile_tax",
 ]
 
@@ -194,6 +199,38 @@ def io_bytes(n: int, d: int, heads: int = 1, bytes_per_number: int = 4) -> int:
     return 4 * size * heads * check_count("bytes_per_number", bytes_per_number, least=1)
 
 
+def roofline_seconds(
+    flops: float, bytes_moved: float, flops_per_second: float, bytes_per_second: float
+) -> float:
+    """Least time of a piece of work on a machine with two limits.
+
+    Eq. (16): max(flops / rate, bytes / bandwidth). Arithmetic and traffic may overlap,
+    so the slower of the two decides; nothing is faster than both allow.
+
+    Args:
+        flops: Operations of the work.
+        bytes_moved: Bytes that it must read and write in main memory.
+        flops_per_second: The machine's rate, such as that of a large matrix product.
+        bytes_per_second: The machine's bandwidth, such as that of a large copy.
+
+    Returns:
+        Seconds.
+
+    Raises:
+        TypeError: If an argument is not a real number.
+        ValueError: If the work is negative, a limit not positive, or one not finite.
+
+    Example:
+        >>> roofline_seconds(6e9, 1e9, flops_per_second=3e9, bytes_per_second=1e9)
+        2.0
+    """
+    flops = check_number("flops", flops)
+    bytes_moved = check_number("bytes_moved", bytes_moved)
+    rate = check_number("flops_per_second", flops_per_second, positive=True)
+    bandwidth = check_number("bytes_per_second", bytes_per_second, positive=True)
+    return max(flops / rate, bytes_moved / bandwidth)
+
+
 def computed_pairs(pattern: Pattern, n: int, tile: int) -> int:
     """Pairs that a tiled routine computes: each tile of queries times its run of keys.
 
@@ -210,16 +247,20 @@ def computed_pairs(pattern: Pattern, n: int, tile: int) -> int:
     """
     n = check_count("n", n, least=0)
     tile = check_count("tile", tile, least=1)
+    runs = _runs(pattern, n, tile)
+    return sum(queries * (last - first + 1) for queries, first, last in runs)
+
+
+def _runs(pattern: Pattern, n: int, rows: int) -> Iterator[tuple[int, int, int]]:
+    """Queries, first key and last key of each tile of ``rows`` queries."""
     causal, base, count = _take_apart(pattern)
     if count or base is None:
         raise ValueError(f"pattern must have no global tokens, got {pattern!r}")
-    total = 0
-    for start in range(0, n, tile):
-        stop = min(start + tile, n)
+    for start in range(0, n, rows):
+        stop = min(start + rows, n)
         first, _ = _span(base, start, n)
         last = stop - 1 if causal else _span(base, stop - 1, n)[1]
-        total += (stop - start) * (last - first + 1)
-    return total
+        yield stop - start, first, last
 
 
 def _span(base: Pattern, position: int, n: int, layers: int = 1) -> tuple[int, int]:
@@ -247,6 +288,83 @@ def tile_tax(pattern: Pattern, n: int, tile: int) -> float:
     """
     pairs = kept_pairs(pattern, n)
     return computed_pairs(pattern, n, tile) / pairs if pairs else 1.0
+
+
+def grid_pairs(pattern: Pattern, n: int, rows: int, columns: int) -> int:
+    """Pairs that a kernel computes whose tiles lie on a grid, rows x columns each.
+
+    A tile is computed whole, or skipped if it keeps no pair. ``computed_pairs`` lets
+    each run of keys begin where it likes; a grid rounds both of its ends outwards. A
+    tile that reaches beyond the sequence costs as much as any other.
+
+    Args:
+        pattern: Full, causal, local or adjacent blocks (no global tokens).
+        n: Sequence length.
+        rows: Queries in a tile.
+        columns: Keys in a tile.
+
+    Raises:
+        ValueError: If a size is below 1, or the pattern has global tokens.
+
+    Example:
+        >>> from attn_tutorial.patterns import local
+        >>> grid_pairs(local(1), 8, rows=2, columns=4)  # 6 tiles of 8
+        48
+    """
+    n = check_count("n", n, least=0)
+    rows = check_count("rows", rows, least=1)
+    columns = check_count("columns", columns, least=1)
+    tiles = (
+        last // columns - first // columns + 1
+        for _, first, last in _runs(pattern, n, rows)
+    )
+    return sum(tiles) * rows * columns
+
+
+def grid_tax(pattern: Pattern, n: int, rows: int, columns: int) -> float:
+    """Computed pairs per kept pair when tiles of rows x columns lie on a grid.
+
+    Eq. (19): grid_pairs / kept_pairs; away from the ends of a long sequence a window
+    costs (r + c - g + 2 g ceil(w / g)) / (2w + 1) for g = gcd(r, c).
+
+    Example:
+        >>> from attn_tutorial.patterns import adjacent_blocks
+        >>> grid_tax(adjacent_blocks(128), 1024, rows=128, columns=64)
+        1.0
+    """
+    pairs = kept_pairs(pattern, n)
+    return grid_pairs(pattern, n, rows, columns) / pairs if pairs else 1.0
+
+
+def tile_bytes(
+    pattern: Pattern,
+    n: int,
+    d: int,
+    rows: int,
+    columns: int,
+    heads: int = 1,
+    bytes_per_number: int = 4,
+) -> int:
+    """Bytes between slow and fast memory when tiles of rows x columns lie on a grid.
+
+    Eq. (20): heads * bytes per number * d * (2n + 2 * keys met by each tile of
+    queries, added up). Queries are read once and outputs written once; keys and values
+    are read again by every tile of queries that meets them.
+
+    Example:
+        >>> tile_bytes(full(), 1024, 64, rows=128, columns=64) / io_bytes(1024, 64)
+        4.5
+    """
+    n = check_count("n", n, least=0)
+    size = check_count("d", d, least=1) * check_count("heads", heads, least=1)
+    size *= check_count("bytes_per_number", bytes_per_number, least=1)
+    rows = check_count("rows", rows, least=1)
+    columns = check_count("columns", columns, least=1)
+    met = (
+        min(n, (last // columns + 1) * columns) - first // columns * columns
+        for _, first, last in _runs(pattern, n, rows)
+    )
+    return 2 * size * (n + sum(met))
 
 
 def reach(pattern: Pattern, layers: int, n: int, position: int | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Count the bytes that autograd keeps and that operations allocate, exactly."""
+"""Count the bytes that autograd keeps, that operations allocate and that they move."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["Allocations", "saved_bytes"]
+__all__ = ["Allocations", "Traffic", "saved_bytes"]
 
 
 def saved_bytes(function: Callable[[], Any]) -> int:
@@ -79,6 +79,39 @@ class Allocations(TorchDispatchMode):
                 size = tensor.untyped_storage().nbytes()
                 self.by_operation[func.overloadpacket.__name__] += size
                 self.largest = max(self.largest, size)
+        return result
+
+
+class Traffic(TorchDispatchMode):
+    """Adds up what operations read and write, as if each began with an empty cache.
+
+    An operation reads its inputs and writes its results, whatever it does in between.
+    Views move nothing and are no operations here, nor is taking new memory.
+
+    Attributes:
+        operations: How many operations ran.
+        bytes: What they read and wrote.
+
+    Example:
+        >>> x = torch.ones(10)
+        >>> with Traffic() as counted:
+        ...     _ = (x + 1).view(2, 5)
+        >>> counted.operations, counted.bytes
+        (1, 80)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = self.bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        """Run the operation, then count its inputs and results."""
+        result = func(*args, **(kwargs or {}))
+        if not func.is_view and "empty" not in func.overloadpacket.__name__:
+            tensors = _tensors((args, kwargs, result))
+            moved = sum(x.numel() * x.element_size() for x in tensors)
+            self.operations += moved > 0
+            self.bytes += moved
         return result
 
 

@@ -18,9 +18,11 @@ import torch.distributed as dist
 
 import attn_tutorial as at
 from attn_tutorial.backends.context_parallel import (
+    Traffic,
     context_local_attention,
     context_sparse_attention,
 )
+from attn_tutorial.backends.ring import all_gather_attention, ring_attention
 
 LENGTHS = {
     2: [[6, 6], [7, 4], [1, 11], [12, 0], [0, 9]],
@@ -28,12 +30,18 @@ LENGTHS = {
 }
 SETTINGS = [{"window": w} for w in (0, 1, 3, 6, 50)]
 SETTINGS += [{"block_size": b} for b in (1, 3, 4, 50)]
+WAYS = [
+    {"causal": False, "overlap": False, "padding": 0},
+    {"causal": True, "overlap": False, "padding": 4},
+    {"causal": False, "overlap": True, "padding": 4},
+    {"causal": True, "overlap": True, "padding": 0},
+]
 CASES = {
     ranks: [
-        (lengths, setting | {"causal": causal})
+        (lengths, setting | way)
         for lengths in shards
         for setting in SETTINGS
-        for causal in (False, True)
+        for way in WAYS
     ]
     for ranks, shards in LENGTHS.items()
 }
@@ -48,7 +56,7 @@ def random_inputs(n: int) -> list[torch.Tensor]:
     return [torch.randn(*HEADS, n, d, **options) for d in (D, D, D_V, D_V)]
 
 
-def dense(q, k, v, *, window=None, block_size=None, causal=False):
+def dense(q, k, v, *, window=None, block_size=None, causal=False, key_keep=None):
     """The reference on one process: n x n, with the mask written out by hand."""
     i = torch.arange(q.shape[-2])[:, None]
     j = torch.arange(q.shape[-2])
@@ -56,7 +64,8 @@ def dense(q, k, v, *, window=None, block_size=None, causal=False):
         keep = (i - j).abs() <= window
     else:
         keep = (i // block_size - j // block_size).abs() <= 1
-    return at.attention(q, k, v, keep & (j <= i) if causal else keep)
+    keep = keep & (j <= i) if causal else keep
+    return at.attention(q, k, v, keep if key_keep is None else keep & key_keep[None])
 
 
 def sharded(q, k, v, *, window=None, block_size=None, **options):
@@ -72,11 +81,11 @@ class Meter:
         self.bytes, self.send = 0, dist.all_to_all_single
         dist.all_to_all_single = self
 
-    def __call__(self, output, x, received, sent, group=None):
+    def __call__(self, output, x, received, sent, group=None, async_op=False):
         rank = dist.get_rank(group)
         assert sent[rank] == received[rank] == 0 and sum(sent) == len(x)
         self.bytes += x.numel() * x.element_size()
-        return self.send(output, x, received, sent, group=group)
+        return self.send(output, x, received, sent, group=group, async_op=async_op)
 
     def read(self) -> int:
         count, self.bytes = self.bytes, 0
@@ -95,20 +104,55 @@ def error(a: torch.Tensor, b: torch.Tensor) -> float:
 def run_case(lengths, setting, rank, meter, options=MappingProxyType({})) -> dict:
     """One forward and backward pass: errors and bytes."""
     *inputs, weight = random_inputs(sum(lengths))
+    setting = dict(setting)
+    ours = setting | options | {"overlap": setting.pop("overlap", False)}
+    keep, padding = (
+        torch.ones(sum(lengths), dtype=torch.bool),
+        setting.pop("padding", 0),
+    )
+    ours.pop("padding", None)
+    if padding:
+        keep[1 : 1 + padding] = False
+        setting["key_keep"], ours["key_keep"] = keep, keep.split(lengths)[rank]
     whole = [x.clone().requires_grad_() for x in inputs]
     expected = dense(*whole, **setting)
     expected.backward(weight)
     own = [part(x, lengths, rank).requires_grad_() for x in inputs]
-    output = sharded(*own, **setting, **options)
+    with Traffic() as there:
+        output = sharded(*own, **ours)
     forward = meter.read()
-    output.backward(part(weight, lengths, rank))
+    with Traffic() as back:
+        output.backward(part(weight, lengths, rank))
     grads = [part(x.grad, lengths, rank) for x in whole]
     return {
         "output": error(output, part(expected, lengths, rank)),
         "grads": [error(x.grad, g) for x, g in zip(own, grads, strict=True)],
         "forward_bytes": forward,
         "backward_bytes": meter.read(),
+        "traffic": [there.bytes, back.bytes],
     }
+
+
+def full(lengths, rank, meter) -> dict:
+    """All-gather and ring attention: errors and bytes."""
+    *inputs, weight = random_inputs(sum(lengths))
+    whole = [x.clone().requires_grad_() for x in inputs]
+    expected = at.attention(*whole)
+    expected.backward(weight)
+    own = [part(x, lengths, rank).requires_grad_() for x in inputs]
+    meter.read()
+    output = all_gather_attention(*own)
+    forward = meter.read()
+    output.backward(part(weight, lengths, rank))
+    found = {"bytes": [forward, meter.read()]}
+    grads = [part(x.grad, lengths, rank) for x in whole]
+    found["grads"] = [error(x.grad, g) for x, g in zip(own, grads, strict=True)]
+    with Traffic() as sent, torch.no_grad():
+        ring = ring_attention(*own, lengths=lengths)
+    found["ring bytes"] = sent.bytes
+    expected = part(expected, lengths, rank)
+    found["outputs"] = [error(x, expected) for x in (output, ring)]
+    return found
 
 
 def two_layers(lengths, rank) -> float:
@@ -124,13 +168,16 @@ def two_layers(lengths, rank) -> float:
 
 def refusals(rank: int, ranks: int) -> list[str]:
     """What the ranks say to wrong calls."""
-    x = torch.ones(3, 2, requires_grad=True)
+    x, keep = torch.ones(3, 2, requires_grad=True), torch.ones(3, dtype=torch.bool)
     calls = [
         lambda: context_local_attention(x, x, x, 1 + rank),
         lambda: context_sparse_attention(x, x, x, block_size=2, causal=rank == 0),
         lambda: context_local_attention(x, x.detach() if rank else x, x.detach(), 1),
         lambda: context_local_attention(x, x, x, 1, lengths=[3]),
         lambda: context_local_attention(x, x, x, 1, lengths=[4] * ranks),
+        lambda: context_local_attention(x, x, x, 1, key_keep=None if rank else keep),
+        lambda: context_local_attention(x, x, x, 1, key_keep=keep[:2]),
+        lambda: ring_attention(x, x, x),
     ]
     said = []
     for call in calls:
@@ -139,23 +186,6 @@ def refusals(rank: int, ranks: int) -> list[str]:
         except ValueError as refusal:
             said.append(str(refusal))
     return said
-
-
-def ring(lengths, rank) -> int:
-    """Pass every shard around a ring; the bytes that this rank sent."""
-    ranks, sent = len(lengths), 0
-    held = torch.full((lengths[rank], D + D_V), float(rank), dtype=torch.float64)
-    for hop in range(1, ranks):
-        source = (rank - hop) % ranks
-        coming = held.new_empty(lengths[source], D + D_V)
-        work = [dist.isend(held, (rank + 1) % ranks)]
-        work.append(dist.irecv(coming, (rank - 1) % ranks))
-        for each in work:
-            each.wait()
-        sent += held.numel() * held.element_size()
-        held = coming
-        assert (held == source).all()
-    return sent
 
 
 def lose_a_rank(rank: int, ranks: int) -> dict:
@@ -191,7 +221,7 @@ def findings(rank: int, ranks: int) -> dict:
         "group": run_case([4, 5], {"window": 3}, rank % 2, meter, pair),
         "two layers": two_layers(uneven, rank),
         "refusals": refusals(rank, ranks),
-        "ring": ring(LENGTHS[ranks][1], rank),
+        "full": [full(lengths, rank, meter) for lengths in LENGTHS[ranks]],
     }
     try:
         context_local_attention(*[torch.ones(2, 2)] * 3, 1, group=halves[0])

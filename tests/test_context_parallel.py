@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -15,9 +16,10 @@ from attn_tutorial.backends.context_parallel import (
     block_reach,
     halo_bytes,
     plan_halo,
-    ring_bytes,
     window_reach,
 )
+from attn_tutorial.backends.context_run import Case, launch, lose_a_rank
+from attn_tutorial.backends.ring import all_gather_bytes, ring_bytes
 
 NUMBERS = HEADS[0] * HEADS[1] * (D + D_V)
 DOUBLE = 8  # bytes
@@ -42,7 +44,7 @@ def run(ranks: int, folder) -> None:
     processes = [start(rank, ranks, folder) for rank in range(ranks)]
     try:
         for process in processes[:-1]:
-            process.wait(timeout=100)
+            process.wait(timeout=200)  # on a busy machine
     finally:
         for process in processes:
             process.kill()
@@ -91,19 +93,42 @@ def test_lengths_may_be_given_and_ranks_be_part_of_a_group(found):
     assert all("must contain this process" in report["outside"] for report in found[2:])
 
 
+@pytest.mark.equation(17)
 def test_the_bytes_sent_are_those_of_the_closed_form(found):
     for index, (lengths, setting) in enumerate(CASES[len(found)]):
-        sent = [report["cases"][index]["forward_bytes"] for report in found]
-        back = [report["cases"][index]["backward_bytes"] for report in found]
-        options = setting | {"bytes_per_number": DOUBLE}
-        assert sent == halo_bytes(lengths, NUMBERS, **options), (lengths, setting)
+        reports = [report["cases"][index] for report in found]
+        sent = [report["forward_bytes"] for report in reports]
+        back = [report["backward_bytes"] for report in reports]
+        options = {x: setting[x] for x in setting if x not in ("overlap", "padding")}
+        options |= {"bytes_per_number": DOUBLE}
+        numbers = NUMBERS + HEADS[0] * HEADS[1] * bool(setting["padding"])
+        assert sent == halo_bytes(lengths, numbers, **options), (lengths, setting)
+        options |= {"backward": True}
+        assert back == halo_bytes(lengths, numbers, **options), (lengths, setting)
         assert sum(back) == sum(sent), (lengths, setting)
+        assert [[*pair] for pair in zip(sent, back, strict=True)] == [
+            report["traffic"] for report in reports
+        ]
 
 
-def test_a_ring_sends_what_its_closed_form_says(found):
-    lengths = LENGTHS[len(found)][1]
-    sent = [report["ring"] for report in found]
-    assert sent == ring_bytes(lengths, D + D_V, bytes_per_number=DOUBLE)
+@pytest.mark.equation(1)
+def test_full_attention_by_all_gather_and_by_a_ring(found):
+    for report in found:
+        for lengths, measured in zip(LENGTHS[len(found)], report["full"], strict=True):
+            errors = measured["outputs"] + measured["grads"]
+            assert max(errors) < 1e-12, lengths
+
+
+@pytest.mark.equation(18)
+def test_all_gather_and_ring_send_what_their_closed_forms_say(found):
+    for index, lengths in enumerate(LENGTHS[len(found)]):
+        measured = [report["full"][index] for report in found]
+        for backward in (False, True):
+            sent = [report["bytes"][backward] for report in measured]
+            options = {"backward": backward, "bytes_per_number": DOUBLE}
+            assert sent == all_gather_bytes(lengths, NUMBERS, **options)
+        sent = [report["ring bytes"] for report in measured]
+        assert sent == ring_bytes(lengths, NUMBERS, bytes_per_number=DOUBLE)
 
 
 def test_ranks_that_disagree_say_so_all(found):
@@ -117,6 +142,9 @@ def test_ranks_that_disagree_say_so_all(found):
             f"{rank}, got [3]",
             f"lengths must hold one length for each of {ranks} ranks, 3 for rank "
             f"{rank}, got {[4] * ranks}",
+            f"key_keep must be the same on all ranks, got {[1] + [0] * (ranks - 1)}",
+            "key_keep must broadcast to shape (3,), got (2,)",
+            "q, k, v must require no gradient: ring_attention has none",
         ]
 
 
@@ -126,6 +154,59 @@ def test_a_lost_rank_gives_an_error_in_time(folder):
     for report in lost:
         assert report["error"]
         assert report["seconds"] < 5 * GIVES_UP.total_seconds()  # busy machines
+
+
+# The program
+
+
+def test_launch_measures_on_processes():
+    settings = {"window": 4, "causal": True, "overlap": True}
+    cases = [Case("local", [14, 9], settings, padding=3), Case("ring", [14, 9], {})]
+    local, ring = launch(2, cases)
+    assert [report["rank"] for report in local] == [0, 1]
+    assert [report["tokens"] for report in ring] == [14, 9]
+    for report in local:
+        assert report["output"] < 1e-12 and report["gradient"] < 1e-12
+    sent = [report["forward_bytes"] for report in local]
+    options = {"window": 4, "causal": True, "bytes_per_number": DOUBLE}
+    assert sent == halo_bytes([14, 9], cases[0].numbers, **options) == [4 * 66 * 8, 0]
+    sent = [report["forward_bytes"] for report in ring]
+    assert sent == ring_bytes([14, 9], cases[1].numbers, bytes_per_number=DOUBLE)
+
+
+def test_launch_says_why_a_rank_failed():
+    with pytest.raises(RuntimeError, match="window must be at least 0, got -1"):
+        launch(1, [Case("local", [3], {"window": -1})])
+
+
+def test_a_killed_rank_is_an_error_for_the_others():
+    (report,) = lose_a_rank(2, "killed", timeout=20)
+    assert report["error"] and report["seconds"] < 20
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: lose_a_rank(2, "late"), "how must be one of killed, stopped"),
+        (lambda: Case("halo", [3], {}), "method must be one of local, sparse, all_"),
+    ],
+)
+def test_unknown_names_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_torchrun_starts_the_program():
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", "-m", "attn_tutorial.backends.context_run"]
+    command += ["--lengths", "31", "19", "--block-size", "6", "--causal"]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^   0 +31 .* 3,584 +0$", done.stdout, re.M), done.stdout
+    assert re.search(r"^   1 +19 .* 0 +3,584$", done.stdout, re.M), done.stdout
 
 
 # Closed forms
@@ -160,6 +241,12 @@ def test_what_is_sent_is_what_is_received(lengths, causal):
     ):
         plans = [plan_halo(lengths, rank, reach) for rank in range(len(lengths))]
         for rank, plan in enumerate(plans):
+            alone = [
+                i
+                for i in plan.own
+                if set(reach(range(i, i + 1), sum(lengths))) <= set(plan.own)
+            ]
+            assert list(plan.inner) == alone
             assert [p.received[rank] for p in plans] == list(plan.sent)
             run = [i for part in plan.received for i in part]
             assert sorted([*run, *plan.own]) == list(plan.run)

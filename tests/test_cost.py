@@ -200,6 +200,28 @@ def test_layers_to_connect_equals_the_first_depth_that_connects(pattern, keep):
         assert cost.layers_to_connect(pattern, n) == expected, n
 
 
+@pytest.mark.equation(16)
+@pytest.mark.parametrize(
+    ("flops", "moved", "rate", "bandwidth"),
+    [(0, 0, 1, 1), (12, 1, 4, 1), (12, 5, 4, 1), (1e12, 1e9, 3e11, 2e10), (1, 7, 3, 2)],
+)
+def test_roofline_is_the_first_second_that_both_limits_allow(
+    flops, moved, rate, bandwidth
+):
+    least = cost.roofline_seconds(flops, moved, rate, bandwidth)
+    assert rate * least >= flops * (1 - 1e-12)
+    assert bandwidth * least >= moved * (1 - 1e-12)
+    sooner = least * (1 - 1e-6)  # and no sooner: one of the two would not be done
+    assert least == 0 or rate * sooner < flops or bandwidth * sooner < moved
+
+
+def test_the_roofline_bends_where_the_intensity_is_rate_over_bandwidth():
+    rate, bandwidth = 300.0, 20.0
+    for intensity in (1, 14, 15, 16, 100):
+        reached = intensity / cost.roofline_seconds(intensity, 1, rate, bandwidth)
+        assert reached == pytest.approx(min(rate, intensity * bandwidth))
+
+
 @pytest.mark.equation(14)
 @pytest.mark.parametrize(("window", "layers"), [(0, 3), (1, 1), (4, 6), (8, 3)])
 def test_influence_spread_equals_the_exact_convolution(window, layers):
@@ -269,6 +291,12 @@ def test_causal_twice_is_causal_once():
         (lambda: cost.reach(full(), 1, 0), ValueError, "n must be at least 1"),
         (lambda: cost.reach(full(), 1, 4, 4), ValueError, "position .*n=4.*4"),
         (lambda: cost.reach(full(), 1, 4, -1), ValueError, "position .*-1"),
+        (lambda: cost.roofline_seconds(-1, 1, 1, 1), ValueError, "flops .*-1"),
+        (lambda: cost.roofline_seconds(1, math.inf, 1, 1), ValueError, "moved .*inf"),
+        (lambda: cost.roofline_seconds(1, 1, 0, 1), ValueError, "positive, got 0"),
+        (lambda: cost.roofline_seconds(1, 1, 1, 0.0), ValueError, "bytes_per_second"),
+        (lambda: cost.roofline_seconds("1", 1, 1, 1), TypeError, "flops .*'1'"),
+        (lambda: cost.roofline_seconds(1, True, 1, 1), TypeError, "moved .*True"),
         (lambda: cost.influence_spread(-1, 1), ValueError, "window .*-1"),
         (lambda: cost.influence_spread(1, -1), ValueError, "layers .*-1"),
     ],
@@ -276,3 +304,84 @@ def test_causal_twice_is_causal_once():
 def test_bad_input_is_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def tiles_with_a_kept_pair(keep, n, rows, columns):
+    """Cut the written-out matrix into tiles and look into each."""
+    kept = matrix(keep, n)
+    tiles = [
+        kept[i : i + rows, j : j + columns].any()
+        for i in range(0, n, rows)
+        for j in range(0, n, columns)
+    ]
+    return sum(tile.item() for tile in tiles)
+
+
+GRIDS = [(1, 1), (2, 4), (4, 2), (3, 3), (3, 5), (6, 4), (1, 7), (40, 3)]
+
+
+@pytest.mark.equation(19)
+@pytest.mark.parametrize(("rows", "columns"), GRIDS)
+@pytest.mark.parametrize("ahead", [True, False])
+def test_grid_pairs_counts_the_tiles_that_keep_a_pair(rows, columns, ahead):
+    bases = [("full", 0, full()), *(("local", w, local(w)) for w in (0, 1, 3, 8, 40))]
+    bases += [("blocks", b, adjacent_blocks(b)) for b in (1, 3, 4, 40)]
+    for kind, size, base in bases:
+        near_enough = near(kind, size)
+
+        def keep(i, j, near_enough=near_enough):
+            return near_enough(i, j) and (ahead or j <= i)
+
+        pattern = base if ahead else base & causal()
+        for n in (1, 5, 12, 24, 37):
+            tiles = tiles_with_a_kept_pair(keep, n, rows, columns)
+            assert cost.grid_pairs(pattern, n, rows, columns) == tiles * rows * columns
+            tax = cost.grid_pairs(pattern, n, rows, columns) / matrix(keep, n).sum()
+            assert cost.grid_tax(pattern, n, rows, columns) == pytest.approx(tax.item())
+
+
+@pytest.mark.equation(19)
+@given(st.integers(0, 40), st.integers(1, 24), st.integers(1, 24), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_grid_keys_of_a_window_have_the_closed_form_away_from_the_ends(w, r, c, ahead):
+    g, sides = math.gcd(r, c), 2 if ahead else 1
+    expected = (
+        r + c - g + sides * g * math.ceil(w / g)
+    )  # keys that a query's tile meets
+    period = math.lcm(r, c)
+    start = period * math.ceil((w + c) / period)  # far enough from the first key
+    last_key = w if ahead else 0
+    tiles = sum(
+        (row + r - 1 + last_key) // c - (row - w) // c + 1
+        for row in range(start, start + period, r)
+    )
+    assert tiles * r * c == period * expected
+    pattern = local(w) if ahead else local(w) & causal()
+    longer, long = (
+        cost.grid_pairs(pattern, start + k * period + start, r, c) for k in (3, 2)
+    )
+    assert longer - long == period * expected
+
+
+def test_a_grid_of_columns_of_one_has_the_tax_of_equation_8():
+    for w, tile in ((0, 4), (3, 4), (16, 8), (70, 8)):
+        for pattern in (local(w), local(w) & causal(), adjacent_blocks(w + 1)):
+            for n in (tile, 5 * tile, 64):
+                assert cost.grid_tax(pattern, n, tile, 1) == cost.tile_tax(
+                    pattern, n, tile
+                )
+
+
+def test_blocks_on_the_grid_pay_nothing():
+    for rows, columns in ((64, 64), (32, 64), (64, 16)):
+        assert cost.grid_tax(adjacent_blocks(64), 1024, rows, columns) == 1.0
+    assert cost.grid_tax(full(), 0, 4, 4) == 1.0
+
+
+def test_grid_pairs_refuses_what_is_no_single_run():
+    with pytest.raises(ValueError, match="no global tokens, got union"):
+        cost.grid_pairs(local(2) | global_tokens(1), 16, 4, 4)
+    with pytest.raises(ValueError, match="rows must be at least 1, got 0"):
+        cost.grid_pairs(local(2), 16, 0, 4)
+    with pytest.raises(TypeError, match="columns"):
+        cost.grid_pairs(local(2), 16, 4, 2.0)

@@ -125,10 +125,10 @@ def ranges() -> list[Requirement]:
 
 
 def test_pins_lie_in_the_ranges_of_pyproject():
-    exact = pins("requirements.txt")
+    exact = pins("requirements/benchmark.txt") | pins("requirements.txt")
     for requirement in ranges():
         version = exact.get(canonicalize_name(requirement.name))
-        assert version, f"requirements.txt does not pin {requirement.name}"
+        assert version, f"no requirements file pins {requirement.name}"
         assert requirement.specifier.contains(version), (requirement, version)
 
 
@@ -187,10 +187,52 @@ def test_chapters_are_stored_the_way_the_script_writes_them(path):
     assert path.read_text(encoding="utf-8") == text.rstrip("\n") + "\n"
 
 
+# What is installed
+
+
+def test_every_package_and_the_records_are_installed():
+    setup = PYPROJECT["tool"]["setuptools"]
+    folders = {path.parent for path in (ROOT / "attn_tutorial").rglob("__init__.py")}
+    found = {".".join(path.relative_to(ROOT).parts) for path in folders}
+    recorded = "attn_tutorial.benchmark.recorded"
+    assert set(setup["packages"]) == found | {recorded}
+    assert (ROOT / setup["package-dir"][recorded]) == ROOT / "book/data/benchmarks"
+
+
+def test_an_installed_package_reads_the_records(tmp_path):
+    """Installed from a copy and moved away from the book: as on Colab."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        source.mkdir(exist_ok=True)
+        shutil.copy2(ROOT / name, source / name)
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "attn_tutorial", source / "attn_tutorial", ignore=ignored)
+    shutil.copytree(ROOT / "book/data", source / "book/data")
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index"]
+    pip += ["--no-build-isolation", "--target", str(target), str(source)]
+    done = subprocess.run(pip, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    code = (
+        "from attn_tutorial import benchmark\n"
+        "print(benchmark.__file__, benchmark.devices(), len(benchmark.load('cpu')))\n"
+        "print(benchmark.records.SCHEMA.exists())"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    env = os.environ | {"PYTHONPATH": str(target)}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(target)), "another copy was imported"
+    runs = len(list((ROOT / "book/data/benchmarks").glob("cpu-*.json")))
+    assert f"['cpu'] {runs}\nTrue" in done.stdout
+
+
 # Imports
 
 BLOCKED = "import sys; sys.modules.update(dict.fromkeys({names}))\n{code}"
 OPTIONAL = ["matplotlib", "numpy", "ipywidgets", "IPython", "triton", "transformers"]
+OPTIONAL += ["jsonschema", "tqdm", "local_attention"]
 
 
 def run_without(names: list[str], code: str) -> subprocess.CompletedProcess:
@@ -212,6 +254,8 @@ def test_the_core_needs_only_torch():
         "assert at.local_attention(x, x, x, window=1).shape == (1, 8, 4)\n"
         "assert at.sparse_attention(x, x, x, block_size=2).shape == (1, 8, 4)\n"
         "at.cost.kept_pairs(at.patterns.local(1), 8)\n"
+        "from attn_tutorial import benchmark\n"
+        "benchmark.load('cpu')\n"
     )
     done = run_without(OPTIONAL, code)
     assert done.returncode == 0, done.stderr

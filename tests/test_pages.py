@@ -349,7 +349,24 @@ def named_or_cited(key: str, author: str) -> bool:
             who in author and when == year for who, when in NAMED.findall(text)
         ):
             return True
+        if f"({THREADS.get(key)})" in text:
+            return True
     return False
+
+
+THREADS = dict(  # discussions are cited by their address
+    re.findall(
+        r"@misc\{(\w+thread\d+),.*?  url = \{(.+?)\}",
+        (BOOK / "references.bib").read_text(encoding="utf-8"),
+        re.S,
+    )
+)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_discussion_linked_is_in_the_bibliography(name):
+    linked = r"\]\((https://github\.com/[^/]+/[^/]+/(?:issues|pull)/\d+)"
+    assert not set(re.findall(linked, SOURCES[name])) - set(THREADS.values())
 
 
 def test_works_outside_further_reading_are_used():

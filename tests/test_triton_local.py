@@ -4,6 +4,10 @@ Without a GPU, Triton's interpreter runs the kernels on the CPU.
 """
 
 import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -305,6 +309,41 @@ def test_a_second_derivative_is_refused():
     (dq,) = torch.autograd.grad(output.square().sum(), q, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         dq.sum().backward()
+
+
+# For a GPU
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "left"),
+    [((9, 0), "bfloat16", 5), ((9, 0), "float32", 2), ((7, 5), "float16", 2)],
+)
+def test_without_matrix_units_only_small_tiles_are_tried(
+    capability, dtype, left, monkeypatch
+):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    tensors = {"q": torch.ones(1, dtype=getattr(torch, dtype))}
+    assert kernels.affordable([*range(5)], tensors, D=64) == [*range(5)][-left:]
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64",
+    reason="Triton's compiler for NVIDIA GPUs is not here",
+)
+def test_the_kernels_compile_for_gpus_that_are_not_here(tmp_path):
+    program = Path(__file__).with_name("triton_compiler.py")
+    environment = os.environ | {"TRITON_CACHE_DIR": str(tmp_path)}
+    environment["PYTHONPATH"] = str(program.parents[1])
+    printed = subprocess.run(
+        [sys.executable, str(program)], env=environment, capture_output=True, text=True
+    )
+    assert printed.returncode == 0, printed.stderr
+    lines = [line.split() for line in printed.stdout.splitlines()]
+    assert len(lines) == 12
+    kilobytes = {"75": 64, "80": 163, "90": 227}  # shared memory of T4, A100, H100
+    for capability, _, _, shared, products in lines:
+        assert int(shared) <= 1024 * kilobytes[capability]
+        assert (int(products) > 0) == (capability != "75")  # as `affordable` says
 
 
 # On a GPU

@@ -30,15 +30,18 @@ with the last command given on both machines. For GPUs write "nccl", and call
 
 All ranks have to make the same calls, forward and backward, in the same order. If one
 dies or falls out of step, the others raise an error at the latest after the group's
-timeout; with nccl it ends their processes.
+timeout; with nccl it ends their processes. The tests run on CPUs, with gloo: nothing
+here has been run with nccl yet.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
+from typing import ClassVar
 
 import torch
 import torch.distributed as dist
@@ -49,6 +52,7 @@ from torch.autograd.function import once_differentiable
 from attn_tutorial.checks import (
     check_block,
     check_count,
+    check_key_keep,
     check_qkv,
     check_same_length,
     check_window,
@@ -57,14 +61,18 @@ from attn_tutorial.local import local_attention
 from attn_tutorial.sparse import sparse_attention
 
 __all__ = [
+    "Exchange",
     "Halo",
-    "HaloExchange",
+    "ReceiveHalo",
+    "SendHalo",
+    "Traffic",
+    "agree_on_lengths",
     "block_reach",
     "context_local_attention",
     "context_sparse_attention",
     "halo_bytes",
+    "join_run",
     "plan_halo",
-    "ring_bytes",
     "window_reach",
 ]
 
@@ -78,6 +86,8 @@ def context_local_attention(
     window: int,
     *,
     causal: bool = False,
+    key_keep: Tensor | None = None,
+    overlap: bool = False,
     lengths: Sequence[int] | None = None,
     group: torch.distributed.ProcessGroup | None = None,
     scale: float | None = None,
@@ -86,7 +96,8 @@ def context_local_attention(
 
     Positions are those of the whole sequence: the shards in the order of the ranks.
     A rank receives w tokens from each side (if causal, from the left only) and
-    computes as many rows more than it keeps: those of the halo.
+    computes as many rows more than it keeps: those of the halo, and with overlap
+    three times as many.
 
     Args:
         q: Queries of this rank's shard, shape (..., n_r, d); n_r may be 0.
@@ -94,6 +105,10 @@ def context_local_attention(
         v: Values of the shard, shape (..., n_r, d_v).
         window: w >= 0, how far a query sees to each side; the same on all ranks.
         causal: Also forbid the keys after the query.
+        key_keep: Of the shard's keys: bool, broadcastable to (..., n_r), False =
+            padding, never attended.
+        overlap: Compute the rows that see no halo while it travels. That is worth the
+            more rows if the halo is large and the way slow.
         lengths: n_r of all ranks in order. Without it they are exchanged in each call,
             and the ranks check that all else is the same.
         group: The ranks that share the sequence, by default all.
@@ -104,7 +119,7 @@ def context_local_attention(
 
     Raises:
         TypeError: If q, k, v are no floating-point tensors of one dtype, or window is
-            no integer.
+            no integer, or key_keep not boolean.
         ValueError: If shapes do not fit, window < 0, lengths do not fit the group, or
             the ranks disagree.
         RuntimeError: If a rank does not answer within the group's timeout.
@@ -112,7 +127,7 @@ def context_local_attention(
     window = check_window(window)
     routine = partial(local_attention, window=window, causal=causal, scale=scale)
     reach = partial(window_reach, window=window, causal=causal)
-    return _attend(routine, reach, q, k, v, lengths, group)
+    return _attend(routine, reach, q, k, v, key_keep, overlap, lengths, group)
 
 
 def context_sparse_attention(
@@ -122,6 +137,8 @@ def context_sparse_attention(
     *,
     block_size: int,
     causal: bool = False,
+    key_keep: Tensor | None = None,
+    overlap: bool = False,
     lengths: Sequence[int] | None = None,
     group: torch.distributed.ProcessGroup | None = None,
     scale: float | None = None,
@@ -130,7 +147,7 @@ def context_sparse_attention(
 
     Blocks are those of the whole sequence: they may cross the borders of shards. A rank
     receives what it lacks of its own blocks and of the blocks beside them, and computes
-    as many rows more than it keeps.
+    as many rows more than it keeps, and with overlap a few times as many.
 
     Args:
         q: Queries of this rank's shard, shape (..., n_r, d); n_r may be 0.
@@ -138,6 +155,10 @@ def context_sparse_attention(
         v: Values of the shard, shape (..., n_r, d_v).
         block_size: b, tokens in a block; the same on all ranks.
         causal: Also forbid the keys after the query.
+        key_keep: Of the shard's keys: bool, broadcastable to (..., n_r), False =
+            padding, never attended.
+        overlap: Compute the rows that see no halo while it travels. That is worth the
+            more rows if the halo is large and the way slow.
         lengths: n_r of all ranks in order. Without it they are exchanged in each call,
             and the ranks check that all else is the same.
         group: The ranks that share the sequence, by default all.
@@ -148,7 +169,7 @@ def context_sparse_attention(
 
     Raises:
         TypeError: If q, k, v are no floating-point tensors of one dtype, or block_size
-            is no integer.
+            is no integer, or key_keep not boolean.
         ValueError: If shapes do not fit, block_size < 1, lengths do not fit the group,
             or the ranks disagree.
         RuntimeError: If a rank does not answer within the group's timeout.
@@ -156,7 +177,7 @@ def context_sparse_attention(
     b = check_block(0, None, block_size)
     routine = partial(sparse_attention, block_size=b, causal=causal, scale=scale)
     reach = partial(block_reach, block_size=b, causal=causal)
-    return _attend(routine, reach, q, k, v, lengths, group)
+    return _attend(routine, reach, q, k, v, key_keep, overlap, lengths, group)
 
 
 def _attend(
@@ -165,32 +186,91 @@ def _attend(
     q: Tensor,
     k: Tensor,
     v: Tensor,
+    key_keep: Tensor | None,
+    overlap: bool,
     lengths: Sequence[int] | None,
     group: torch.distributed.ProcessGroup | None,
 ) -> Tensor:
-    """Fetch the halo, apply the routine for one device to the run, keep the own rows.
-
-    Seen from the shard's rows nothing is missing: the run ends where they see no more.
-    """
+    """Fetch the halo; in between, or else then, compute the rows that do without it."""
     check_qkv(q, k, v)
     check_same_length(q, k)
-    rank = dist.get_rank(group)
+    check_key_keep(key_keep, k)
+    settings = reach.keywords | {"key_keep": key_keep is not None}
+    lengths = agree_on_lengths(lengths, k, v, settings, group)
+    halo = plan_halo(lengths, dist.get_rank(group), reach)
+    tokens, widths = _pack(k, v, key_keep)
+    exchange, own = Exchange(halo, group), halo.own
+    inner = halo.inner if overlap else own[:0]
+    q = F.pad(q, (0, 0, halo.left, halo.right))  # as long as the run
+    rows = partial(_rows_of, routine, partial(reach, n=sum(lengths)), halo, q, widths)
+
+    arriving = SendHalo.apply(tokens, exchange)
+    middle = rows(inner, tokens, own.start)  # while the halo travels
+    run = join_run(tokens, ReceiveHalo.apply(arriving, exchange), halo)
+    first = rows(range(own.start, inner.start), run, halo.run.start)
+    last = rows(range(inner.stop, own.stop), run, halo.run.start)
+    return torch.cat([first, middle, last], -2)
+
+
+def _rows_of(
+    routine: Callable[..., Tensor],
+    reach: partial[range],
+    halo: Halo,
+    q: Tensor,
+    widths: list[int],
+    part: range,
+    tokens: Tensor,
+    start: int,
+) -> Tensor:
+    """Output at the positions `part`, from tokens at start, start + 1, ...
+
+    The routine for one device is given the run that `part` sees, and knows no more:
+    seen from `part` nothing is missing. Its other rows are thrown away.
+    """
+    run = reach(part)
+    queries = _cut(q.movedim(-2, 0), run, halo.run.start).movedim(0, -2)
+    k, v, key_keep = _unpack(_cut(tokens, run, start), widths)
+    output = routine(queries, k, v, key_keep=key_keep)
+    return output[..., part.start - run.start :, :][..., : len(part), :]
+
+
+def _cut(x: Tensor, part: range, start: int) -> Tensor:
+    """View the rows at the positions `part` of x, which begins at position `start`."""
+    return x[part.start - start :][: len(part)] if part else x[:0]
+
+
+def _pack(k: Tensor, v: Tensor, key_keep: Tensor | None) -> tuple[Tensor, list[int]]:
+    """Keys, values and key_keep as one message, (n_r, ..., d + d_v (+ 1)); widths."""
+    parts = [k, v]
+    if key_keep is not None:
+        parts.append(key_keep[..., None].expand(*k.shape[:-1], 1).to(k.dtype))
+    return torch.cat(parts, -1).movedim(-2, 0), [part.shape[-1] for part in parts]
+
+
+def _unpack(tokens: Tensor, widths: list[int]) -> tuple[Tensor, Tensor, Tensor | None]:
+    k, v, *keep = tokens.movedim(0, -2).split(widths, -1)
+    return k.contiguous(), v.contiguous(), keep[0][..., 0].bool() if keep else None
+
+
+def agree_on_lengths(
+    lengths: Sequence[int] | None,
+    k: Tensor,
+    v: Tensor,
+    settings: dict[str, int],
+    group: torch.distributed.ProcessGroup | None,
+) -> list[int]:
+    """Tokens of all ranks: those given, or what the ranks tell each other.
+
+    Raises:
+        ValueError: If this process is not in the group, or lengths do not fit, or the
+            ranks disagree about settings or the rest of the shapes.
+    """
+    rank, ranks = dist.get_rank(group), dist.get_world_size(group)
     if rank < 0:
         raise ValueError(f"group must contain this process, got {group!r}")
     if lengths is None:
-        lengths = _exchange_lengths(k, v, reach.keywords, group)
-    else:
-        lengths = _check_lengths(lengths, rank, q.shape[-2], dist.get_world_size(group))
-    halo = plan_halo(lengths, rank, reach)
-    tokens = torch.cat([k, v], -1).movedim(-2, 0)  # (n_r, ..., d + d_v): one message
-    run = HaloExchange.apply(tokens, halo, group).movedim(0, -2)
-    k, v = (x.contiguous() for x in run.split([k.shape[-1], v.shape[-1]], -1))
-    output = routine(F.pad(q, (0, 0, halo.left, halo.right)), k, v)
-    return output[..., halo.left : halo.left + len(halo.own), :]
-
-
-def _check_lengths(lengths: Sequence[int], rank: int, n: int, ranks: int) -> list[int]:
-    lengths = [check_count("lengths", length, least=0) for length in lengths]
+        return _exchange_lengths(k, v, settings, group)
+    lengths, n = [check_count("lengths", n, least=0) for n in lengths], k.shape[-2]
     if len(lengths) != ranks or lengths[rank] != n:
         raise ValueError(
             f"lengths must hold one length for each of {ranks} ranks, "
@@ -249,10 +329,12 @@ class Halo:
     """The positions that one rank owns, needs, sends to and receives from each rank.
 
     What is received, in the order of the ranks, and `own` in its place, are the `run`.
+    The queries at `inner` see none but own positions.
     """
 
     own: range
     run: range
+    inner: range
     sent: tuple[range, ...]
     received: tuple[range, ...]
 
@@ -279,6 +361,8 @@ def plan_halo(lengths: Sequence[int], rank: int, reach: Reach) -> Halo:
     >>> halo = plan_halo([4, 2, 5], rank=0, reach=reach)
     >>> halo.run, halo.received  # rank 1 is too short: a token comes from rank 2
     (range(0, 7), (range(0, 0), range(4, 6), range(6, 7)))
+    >>> halo.inner
+    range(0, 1)
     """
     ends = list(accumulate(lengths))
     shards = [range(end - n, end) for n, end in zip(lengths, ends, strict=True)]
@@ -288,7 +372,15 @@ def plan_halo(lengths: Sequence[int], rank: int, reach: Reach) -> Halo:
     for other, (shard, needed) in enumerate(zip(shards, runs, strict=True)):
         sent.append(_overlap(own, needed) if other != rank else range(0))
         received.append(_overlap(shard, run) if other != rank else range(0))
-    return Halo(own, run, tuple(sent), tuple(received))
+    inner = _inner(own, ends[-1], reach)
+    return Halo(own, run, inner, tuple(sent), tuple(received))
+
+
+def _inner(own: range, n: int, reach: Reach) -> range:
+    """Own positions that see none but own ones; the farther right, the farther seen."""
+    first = bisect_left(own, own.start, key=lambda i: reach(range(i, i + 1), n).start)
+    stop = bisect_right(own, own.stop, key=lambda i: reach(range(i, i + 1), n).stop)
+    return own[first:stop] if first < stop else own[:0]
 
 
 def _overlap(a: range, b: range) -> range:
@@ -296,52 +388,127 @@ def _overlap(a: range, b: range) -> range:
     return range(start, stop) if start < stop else range(0)
 
 
-class HaloExchange(torch.autograd.Function):
-    """Shard in, run out: the halo comes from its owners, its gradient goes back."""
+class Traffic:
+    """Counts the bytes that this process hands over for other ranks, in a with block.
+
+    Backward passes inside the block count too. The exchange of the lengths does not.
+
+    Attributes:
+        bytes: The count so far.
+
+    >>> with Traffic() as sent:
+    ...     pass
+    >>> sent.bytes
+    0
+    """
+
+    _open: ClassVar[list[Traffic]] = []
+
+    def __init__(self):
+        self.bytes = 0
+
+    def __enter__(self) -> Traffic:
+        Traffic._open.append(self)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        Traffic._open.remove(self)
+
+    @classmethod
+    def count(cls, x: Tensor) -> None:
+        """Add the size of x, which is about to be sent, to all open counts."""
+        for traffic in cls._open:
+            traffic.bytes += x.nbytes
+
+
+class Exchange:
+    """A message to every rank and one from each, on their way while others compute."""
+
+    def __init__(self, halo: Halo, group: torch.distributed.ProcessGroup | None):
+        self.halo, self.group = halo, group
+        self._arriving = self._leaving = self._work = None
+
+    def start(self, x: Tensor, sent: tuple, received: tuple) -> Tensor:
+        """Send the first len(sent[0]) rows of x to rank 0, the next to rank 1, ...
+
+        The result is filled when `wait` returns, not before.
+        """
+        Traffic.count(x)
+        self._leaving = x.contiguous()
+        self._arriving = x.new_empty(sum(_counts(received)), *x.shape[1:])
+        splits = _counts(received), _counts(sent)
+        self._work = dist.all_to_all_single(
+            self._arriving, self._leaving, *splits, group=self.group, async_op=True
+        )
+        return self._arriving
+
+    def wait(self) -> Tensor:
+        """Return what has come, or raise an error after the group's timeout."""
+        self._work.wait()
+        arrived = self._arriving
+        self._arriving = self._leaving = self._work = None
+        return arrived
+
+
+class SendHalo(torch.autograd.Function):
+    """Sends off what others need; last in the backward pass, adds what they send back.
+
+    The backward pass runs through what was computed between SendHalo and ReceiveHalo
+    while the gradients travel: in both directions it fills the same wait.
+    """
 
     @staticmethod
-    def forward(
-        x: Tensor, halo: Halo, group: torch.distributed.ProcessGroup | None
-    ) -> Tensor:
-        """Map the own tokens, (n_r, ...), to those of the run, (left + n_r + right)."""
-        sent = torch.cat([_rows(x, part, halo) for part in halo.sent])
-        received = _exchange(sent, halo.sent, halo.received, group)
-        return torch.cat([received[: halo.left], x, received[halo.left :]])
+    def forward(x: Tensor, exchange: Exchange) -> Tensor:
+        """Start the exchange of x, (n_r, ...); returns the halo, not yet filled."""
+        halo = exchange.halo
+        leaving = torch.cat([_cut(x, part, halo.own.start) for part in halo.sent])
+        return exchange.start(leaving, halo.sent, halo.received)
 
     @staticmethod
     def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
-        """Keep the plan: the way back is the same."""
-        _, ctx.halo, ctx.group = inputs
+        """Keep the exchange: the way back is the same."""
+        ctx.exchange = inputs[1]
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple:
-        """Send the halo's gradients to their owners, and add what others send."""
-        halo = ctx.halo
-        before, own, after = grad.split([halo.left, len(halo.own), halo.right])
-        halo_grad = torch.cat([before, after])
-        received = _exchange(halo_grad, halo.received, halo.sent, ctx.group)
-        total, parts = own.clone(), received.split(_counts(halo.sent))
-        for part, more in zip(halo.sent, parts, strict=True):
-            _rows(total, part, halo).add_(more)
-        return total, None, None
+        """Wait for the gradients that ReceiveHalo has sent off, and add them."""
+        halo, back = ctx.exchange.halo, ctx.exchange.wait()
+        total = back.new_zeros(len(halo.own), *back.shape[1:])
+        for part, more in zip(halo.sent, back.split(_counts(halo.sent)), strict=True):
+            _cut(total, part, halo.own.start).add_(more)
+        return total, None
 
 
-def _rows(x: Tensor, part: range, halo: Halo) -> Tensor:
-    """View the rows of x, the own tokens, at the positions `part`."""
-    return x[part.start - halo.own.start :][: len(part)] if part else x[:0]
+class ReceiveHalo(torch.autograd.Function):
+    """Waits for the halo; first in the backward pass, sends its gradient back."""
+
+    @staticmethod
+    def forward(arriving: Tensor, exchange: Exchange) -> Tensor:
+        """Return the halo, (left + right, ...), filled."""
+        return exchange.wait().view_as(arriving)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+        """Keep the exchange."""
+        ctx.exchange = inputs[1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple:
+        """Start the exchange of the gradient, (left + right, ...)."""
+        halo = ctx.exchange.halo
+        ctx.exchange.start(grad, halo.received, halo.sent)
+        return grad, None
+
+
+def join_run(x: Tensor, received: Tensor, halo: Halo) -> Tensor:
+    """Put the own tokens x, (n_r, ...), between the two sides of the halo."""
+    return torch.cat([received[: halo.left], x, received[halo.left :]])
 
 
 def _counts(parts: tuple[range, ...]) -> list[int]:
     return [len(part) for part in parts]
-
-
-def _exchange(x: Tensor, sent: tuple, received: tuple, group) -> Tensor:
-    """Send the first len(sent[0]) rows of x to rank 0, the next to rank 1, ..."""
-    result = x.new_empty(sum(_counts(received)), *x.shape[1:])
-    splits = _counts(received), _counts(sent)
-    dist.all_to_all_single(result, x.contiguous(), *splits, group=group)
-    return result
 
 
 def halo_bytes(
@@ -351,21 +518,25 @@ def halo_bytes(
     window: int | None = None,
     block_size: int | None = None,
     causal: bool = False,
+    backward: bool = False,
     bytes_per_number: int = 4,
 ) -> list[int]:
-    """Bytes that each rank sends in a forward pass of context-parallel attention.
+    """Bytes that each rank sends in a pass of context-parallel attention.
 
-    With a window w no longer than a shard, a rank in the middle sends 2w tokens, w if
-    causal: nothing depends on n. The backward pass sends a gradient for every message
+    Eq. (17): the keys and values of w tokens to each neighbour. So with a window w no
+    longer than a shard a rank in the middle sends 2w tokens, w if causal, and one at
+    an end w: nothing depends on n. The backward pass sends a gradient for every message
     the opposite way, so all ranks together send the same again. The exchange of the
     lengths, eight integers a rank, is not counted.
 
     Args:
         lengths: Tokens of each rank's shard.
-        numbers: Numbers in a token's keys and values: batch * heads * (d + d_v).
+        numbers: Numbers in a token's keys and values: batch * heads * (d + d_v); with
+            key_keep, batch * heads * (d + d_v + 1).
         window: w, for local attention.
         block_size: b, for block attention, instead of window.
         causal: Whether no key after the query is seen.
+        backward: Count the backward pass, not the forward pass.
         bytes_per_number: 4 for float32, 2 for bfloat16.
 
     Returns:
@@ -380,9 +551,11 @@ def halo_bytes(
     """
     reach = _reach(window, block_size, causal)
     lengths = [check_count("lengths", length, least=0) for length in lengths]
-    token = _token_bytes(numbers, bytes_per_number)
+    token = check_count("numbers", numbers, least=1)
+    token *= check_count("bytes_per_number", bytes_per_number, least=1)
     plans = [plan_halo(lengths, rank, reach) for rank in range(len(lengths))]
-    return [token * sum(_counts(plan.sent)) for plan in plans]
+    parts = [plan.received if backward else plan.sent for plan in plans]
+    return [token * sum(_counts(part)) for part in parts]
 
 
 def _reach(window: int | None, block_size: int | None, causal: bool) -> Reach:
@@ -395,34 +568,3 @@ def _reach(window: int | None, block_size: int | None, causal: bool) -> Reach:
         return partial(window_reach, window=check_window(window), causal=causal)
     b = check_block(0, None, block_size)
     return partial(block_reach, block_size=b, causal=causal)
-
-
-def _token_bytes(numbers: int, bytes_per_number: int) -> int:
-    numbers = check_count("numbers", numbers, least=1)
-    return numbers * check_count("bytes_per_number", bytes_per_number, least=1)
-
-
-def ring_bytes(
-    lengths: Sequence[int], numbers: int, *, bytes_per_number: int = 4
-) -> list[int]:
-    """Bytes that each rank sends in a forward pass if every shard goes around a ring.
-
-    So works ring attention, which drops a shard when it has passed it on, and so works
-    an all-gather around a ring, which keeps all. A rank passes on every shard except
-    that of the next rank, where it would come home: n - n_(r+1) tokens.
-
-    Args:
-        lengths: Tokens of each rank's shard.
-        numbers: Numbers in a token's keys and values: batch * heads * (d + d_v).
-        bytes_per_number: 4 for float32, 2 for bfloat16.
-
-    Returns:
-        One count for each rank.
-
-    >>> ring_bytes([1000, 1000, 1000, 1000], numbers=128)
-    [1536000, 1536000, 1536000, 1536000]
-    """
-    lengths = [check_count("lengths", length, least=0) for length in lengths]
-    token = _token_bytes(numbers, bytes_per_number)
-    following = [*lengths[1:], *lengths[:1]]
-    return [token * (sum(lengths) - n) for n in following]

@@ -58,9 +58,26 @@ def tuning(*sizes: tuple[int, int, int, int]):
         triton.Config({"TILE": tile, "STEP": step}, num_warps=warps, num_stages=stages)
         for tile, step, warps, stages in sizes
     ]
-    key = ["reach", "D", "BLOCKS", "CAUSAL"]
-    # The interpreter has nothing to choose from: small tiles show the edges best.
-    return triton.autotune(configs[-1:] if INTERPRETED else configs, key=key)
+    return triton.autotune(
+        # The interpreter has nothing to choose from: small tiles show the edges best.
+        configs[-1:] if INTERPRETED else configs,
+        key=["reach", "D", "BLOCKS", "CAUSAL"],
+        prune_configs_by={"early_config_prune": affordable},
+    )
+
+
+def affordable(configs: list, tensors: dict, **options) -> list:
+    """Leave the two smallest sizes where products do not run on matrix units.
+
+    Those do not take float32 with all its digits, and Triton uses none below compute
+    capability 8 (a T4 has 7.5). A product is then written out as single multiply-adds:
+    a large tile takes a minute to compile, and does not fit into the registers.
+    """
+    q = tensors["q"]
+    by_hand = q.dtype == torch.float32
+    if not torch.version.hip:
+        by_hand |= torch.cuda.get_device_capability(q.device) < (8, 0)
+    return configs[-2:] if by_hand else configs
 
 
 @triton.jit
@@ -172,12 +189,39 @@ def tile_scores(
 
 
 @triton.jit
-def without_padding(scores, keep, j, n):
-    """Return the scores, (TILE, STEP), with -inf for the keys j that are padding."""
+def meet(
+    queries,
+    k,
+    v,
+    keep,
+    i,
+    start,
+    whole,
+    whole_end,
+    n,
+    reach,
+    scale,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    STEP: tl.constexpr,
+):
+    """Return the keys and values from start on, and the scores of queries i with them.
+
+    A key that is padding scores -inf as well.
+    """
+    j = start + tl.arange(0, STEP)
+    keys = load_tile(k, j, n, D, WIDTH)
+    values = load_tile(v, j, n, D, WIDTH)
+    scores = tile_scores(
+        queries, keys, i, start, whole, whole_end, n, reach, scale,
+        BLOCKS, CAUSAL, False, STEP,
+    )  # fmt: skip
     if keep is not None:
         kept = tl.load(keep + j, mask=j < n, other=0) != 0
         scores = tl.where(kept[None, :], scores, float("-inf"))
-    return scores
+    return keys, values, scores
 
 
 @tuning(
@@ -214,14 +258,10 @@ def forward_kernel(
     total = tl.zeros((TILE,), tl.float32)  # sum of 2**(score - top)
     mix = tl.zeros((TILE, WIDTH), tl.float32)  # the same sum, over the values
     for met in range(begin, end, STEP):
-        j = met + tl.arange(0, STEP)
-        keys = load_tile(k + head * D, j, n, D, WIDTH)
-        values = load_tile(v + head * D, j, n, D, WIDTH)
-        scores = tile_scores(
-            queries, keys, i, met, whole, whole_end, n, reach, scale,
-            BLOCKS, CAUSAL, False, STEP,
+        _, values, scores = meet(
+            queries, k + head * D, v + head * D, keep, i, met, whole, whole_end,
+            n, reach, scale, D, WIDTH, BLOCKS, CAUSAL, STEP,
         )  # fmt: skip
-        scores = without_padding(scores, keep, j, n)
         new_top = tl.maximum(top, tl.max(scores, 1))
         # A query that has met no key yet: -inf - 0 is -inf, -inf - -inf is NaN.
         shift = tl.where(new_top == float("-inf"), 0.0, new_top)
@@ -277,14 +317,10 @@ def query_gradient_kernel(
     )
     total = tl.zeros((TILE, WIDTH), tl.float32)
     for met in range(begin, end, STEP):
-        j = met + tl.arange(0, STEP)
-        keys = load_tile(k + head * D, j, n, D, WIDTH)
-        values = load_tile(v + head * D, j, n, D, WIDTH)
-        scores = tile_scores(
-            queries, keys, i, met, whole, whole_end, n, reach, scale,
-            BLOCKS, CAUSAL, False, STEP,
+        keys, values, scores = meet(
+            queries, k + head * D, v + head * D, keep, i, met, whole, whole_end,
+            n, reach, scale, D, WIDTH, BLOCKS, CAUSAL, STEP,
         )  # fmt: skip
-        scores = without_padding(scores, keep, j, n)
         weights = tl.exp2(scores - logs[:, None])
         dweights = product(grads, tl.trans(values))
         dscores = weights * (dweights - means[:, None])  # (TILE, STEP)

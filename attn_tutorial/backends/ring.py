@@ -1,0 +1,208 @@
+r"""Full attention over a sequence on several devices: what the halo is compared with.
+
+Without a window every query sees every key, so every shard has to come to every rank:
+all at once and kept (all-gather), or one after the other around a ring and dropped when
+used (ring attention, Liu, Zaharia and Abbeel 2023, arXiv:2310.01889). The bytes are the
+same, the memory is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from attn_tutorial.backends.context_parallel import (
+    Exchange,
+    ReceiveHalo,
+    SendHalo,
+    Traffic,
+    agree_on_lengths,
+    join_run,
+    plan_halo,
+)
+from attn_tutorial.checks import (
+    check_count,
+    check_qkv,
+    check_same_length,
+    check_scale,
+)
+from attn_tutorial.dense import attention
+from attn_tutorial.online import merge_attention
+
+__all__ = ["all_gather_attention", "all_gather_bytes", "ring_attention", "ring_bytes"]
+
+
+def all_gather_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    lengths: Sequence[int] | None = None,
+    group: torch.distributed.ProcessGroup | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Full attention, Eq. (1), of this rank's queries to the keys of all ranks.
+
+    A halo exchange in which the halo is everything. Holds all keys and values, and the
+    scores of n_r queries with n keys: for comparison, not for long sequences.
+
+    Args:
+        q: Queries of this rank's shard, shape (..., n_r, d); n_r may be 0.
+        k: Keys of the shard, shape (..., n_r, d).
+        v: Values of the shard, shape (..., n_r, d_v).
+        lengths: n_r of all ranks in order; without it they are exchanged.
+        group: The ranks that share the sequence, by default all.
+        scale: Factor of the scores, by default 1 / sqrt(d).
+
+    Returns:
+        The output of the shard's queries, shape (..., n_r, d_v).
+
+    Raises:
+        TypeError, ValueError: If an argument has the wrong type or shape.
+        RuntimeError: If a rank does not answer within the group's timeout.
+    """
+    check_qkv(q, k, v)
+    check_same_length(q, k)
+    lengths = agree_on_lengths(lengths, k, v, {}, group)
+    halo = plan_halo(lengths, dist.get_rank(group), lambda own, n: range(n))
+    tokens = torch.cat([k, v], -1).movedim(-2, 0)
+    exchange = Exchange(halo, group)
+    others = ReceiveHalo.apply(SendHalo.apply(tokens, exchange), exchange)
+    every = join_run(tokens, others, halo).movedim(0, -2)
+    k, v = every.split([k.shape[-1], v.shape[-1]], -1)
+    return attention(q, k, v, scale=scale)
+
+
+def ring_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    lengths: Sequence[int] | None = None,
+    group: torch.distributed.ProcessGroup | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Full attention, Eq. (1), with one foreign shard of keys at a time; forward only.
+
+    In each round a rank passes the shard it holds on to the next rank, and attends to
+    it while it travels. The parts are merged as in Eq. (11).
+
+    Args:
+        q: Queries of this rank's shard, shape (..., n_r, d); n_r may be 0.
+        k: Keys of the shard, shape (..., n_r, d).
+        v: Values of the shard, shape (..., n_r, d_v).
+        lengths: n_r of all ranks in order; without it they are exchanged.
+        group: The ranks that share the sequence, by default all.
+        scale: Factor of the scores, by default 1 / sqrt(d).
+
+    Returns:
+        The output of the shard's queries, shape (..., n_r, d_v).
+
+    Raises:
+        TypeError, ValueError: If an argument has the wrong type or shape, or requires
+            a gradient.
+        RuntimeError: If a rank does not answer within the group's timeout.
+    """
+    check_qkv(q, k, v)
+    check_same_length(q, k)
+    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad):
+        raise ValueError("q, k, v must require no gradient: ring_attention has none")
+    scale = check_scale(scale, q.shape[-1])
+    lengths = agree_on_lengths(lengths, k, v, {}, group)
+    rank, ranks = dist.get_rank(group), len(lengths)
+    widths = [k.shape[-1], v.shape[-1]]
+    held = torch.cat([k, v], -1).movedim(-2, 0).contiguous()
+    output = torch.zeros_like(v)
+    lse = q.new_full((*q.shape[:-1], 1), -torch.inf)
+    for hop in range(1, ranks + 1):
+        coming = held.new_empty(lengths[(rank - hop) % ranks], *held.shape[1:])
+        work = _pass_on(held, coming, group) if hop < ranks else []
+        if len(held):
+            keys, values = held.movedim(0, -2).split(widths, -1)
+            scores = scale * q @ keys.mT
+            part = scores.softmax(-1) @ values, scores.logsumexp(-1, keepdim=True)
+            output, lse = merge_attention(output, lse, *part)
+        for each in work:
+            each.wait()
+        held = coming
+    return output
+
+
+def _pass_on(held: Tensor, coming: Tensor, group) -> list[dist.Work]:
+    """Start to send `held` to the next rank and to fill `coming` from the last one."""
+    Traffic.count(held)
+    rank, ranks = dist.get_rank(group), dist.get_world_size(group)
+    work = []
+    for operation, x, step in ((dist.isend, held, 1), (dist.irecv, coming, -1)):
+        if len(x):
+            peer = (rank + step) % ranks
+            if group is not None:
+                peer = dist.get_global_rank(group, peer)
+            work.append(dist.P2POp(operation, x, peer, group))
+    return dist.batch_isend_irecv(work) if work else []
+
+
+def all_gather_bytes(
+    lengths: Sequence[int],
+    numbers: int,
+    *,
+    backward: bool = False,
+    bytes_per_number: int = 4,
+) -> list[int]:
+    """Bytes that each rank sends if every rank sends its shard to every other.
+
+    Eq. (18): (P - 1) n_r tokens, with P ranks. The backward pass sends their gradients
+    home: n - n_r tokens. With equal shards both are (P - 1) n / P.
+
+    Args:
+        lengths: Tokens of each rank's shard.
+        numbers: Numbers in a token's keys and values: batch * heads * (d + d_v).
+        backward: Count the backward pass, not the forward pass.
+        bytes_per_number: 4 for float32, 2 for bfloat16.
+
+    Returns:
+        One count for each rank.
+
+    >>> all_gather_bytes([1000, 1000, 1000, 1000], numbers=128)
+    [1536000, 1536000, 1536000, 1536000]
+    """
+    lengths, token = _check_sizes(lengths, numbers, bytes_per_number)
+    if backward:
+        return [token * (sum(lengths) - n) for n in lengths]
+    return [token * (len(lengths) - 1) * n for n in lengths]
+
+
+def ring_bytes(
+    lengths: Sequence[int], numbers: int, *, bytes_per_number: int = 4
+) -> list[int]:
+    """Bytes that each rank sends in a forward pass of ring attention.
+
+    Eq. (18): a rank passes on every shard except that of the next rank, where it would
+    come home: n - n_(r+1) tokens, with equal shards (P - 1) n / P for P ranks.
+
+    Args:
+        lengths: Tokens of each rank's shard.
+        numbers: Numbers in a token's keys and values: batch * heads * (d + d_v).
+        bytes_per_number: 4 for float32, 2 for bfloat16.
+
+    Returns:
+        One count for each rank.
+
+    >>> ring_bytes([1000, 1000, 1000, 1000], numbers=128)
+    [1536000, 1536000, 1536000, 1536000]
+    """
+    lengths, token = _check_sizes(lengths, numbers, bytes_per_number)
+    following = [*lengths[1:], *lengths[:1]]
+    return [token * (sum(lengths) - n) for n in following]
+
+
+def _check_sizes(
+    lengths: Sequence[int], numbers: int, bytes_per_number: int
+) -> tuple[list[int], int]:
+    """Return the lengths and the bytes of a token."""
+    lengths = [check_count("lengths", length, least=0) for length in lengths]
+    token = check_count("numbers", numbers, least=1)
+    return lengths, token * check_count("bytes_per_number", bytes_per_number, least=1)

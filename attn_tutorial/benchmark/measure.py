@@ -1,0 +1,351 @@
+"""Measure one case: check every contender, then time them in interleaved rounds."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+import attn_tutorial as at
+from attn_tutorial.benchmark import clocks
+from attn_tutorial.benchmark.cases import Case, Plan
+from attn_tutorial.benchmark.contenders import CONTENDERS, Contender, Unavailable
+
+__all__ = [
+    "TOLERANCE",
+    "Settings",
+    "ceilings",
+    "largest_error",
+    "measure",
+    "peak_in_child",
+    "work",
+]
+
+TOLERANCE = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 4e-2}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long to measure.
+
+    Attributes:
+        rounds: Rounds at most.
+        least: Rounds at least.
+        budget: Seconds of a case after which no new round starts.
+        limit: Seconds that one call may take; slower contenders are left out.
+        memory: Whether peak memory is measured.
+    """
+
+    rounds: int = 15
+    least: int = 3
+    budget: float = 4.0
+    limit: float = 10.0
+    memory: bool = True
+
+
+def measure(
+    plan: Plan, settings: Settings, clock: clocks.Clock, device: str = "cpu",
+    ceiling: float = 0.0,
+) -> dict:  # fmt: skip
+    """Measure one case.
+
+    Args:
+        plan: The case, and who competes.
+        settings: How long to measure.
+        clock: What measures the seconds.
+        device: "cpu" or "cuda".
+        ceiling: Operations per second that nobody exceeds by much; a contender that
+            would need more than `settings.limit` at this rate is not tried.
+
+    Returns:
+        The case as the schema of records has it.
+    """
+    case = plan.case
+    torch.compiler.reset()  # it gives up compiling after a few cases
+    tensors = case.inputs(device)
+    runs, results, not_run = ready(plan, tensors, settings, device, ceiling)
+    products, flops = large_product(case.dtype, device)
+    samples = timed({**runs, "matmul": products}, settings, clock)
+    for name, result in results.items():
+        result |= {"rounds": len(samples[name]), "seconds": summaries(samples[name])}
+        result["peak_bytes"] = None
+        if settings.memory and device == "cuda":
+            result["peak_bytes"] = clocks.cuda_peak(runs[name])
+    if settings.memory and plan.memory and device == "cpu":
+        del runs, tensors
+        for name, result in results.items():
+            result["peak_bytes"] = peak_in_child(case, name)
+    return {
+        "case": asdict(case),
+        "sweeps": list(plan.sweeps),
+        "useful_flops": case.useful_flops,
+        "compulsory_bytes": case.compulsory_bytes,
+        "matmul": {
+            "flops": flops,
+            "rounds": len(samples["matmul"]),
+            "seconds": summaries(samples["matmul"]),
+        },
+        "results": list(results.values()),
+        "not_run": not_run,
+    }
+
+
+# Before the rounds
+
+
+def ready(
+    plan: Plan, tensors: tuple, settings: Settings, device: str, ceiling: float
+) -> tuple[dict[str, Callable], dict[str, dict], dict[str, str]]:
+    """Build and check: what to run, what is known of it, and who cannot run."""
+    runs, results, not_run = {}, {}, {}
+    for name, one in CONTENDERS.items():
+        if plan.contenders is not None and name not in plan.contenders:
+            continue
+        try:
+            refuse_hopeless(one, plan.case, settings.limit, ceiling)
+            attend = one.make(plan.case, device)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # other packages' own affairs
+                error = checked(one, attend, plan.case, tensors, settings.limit)
+        except Unavailable as reason:
+            not_run[name] = str(reason)
+        except Exception as failure:
+            not_run[name] = f"{type(failure).__name__}: {failure}"[:300]
+        else:
+            runs[name] = call(attend, tensors, plan.case.backward)
+            results[name] = {
+                "name": name,
+                "computes": one.computes,
+                "executed_flops": one.executed_flops(plan.case),
+                "largest_error": error,
+            }
+    return runs, results, not_run
+
+
+def call(attend: Callable, tensors: tuple, backward: bool) -> Callable:
+    """Return a call without arguments."""
+    return lambda: work(attend, tensors, backward)
+
+
+def refuse_hopeless(one: Contender, case: Case, limit: float, ceiling: float) -> None:
+    """Refuse who would exceed the limit even at the rate of large products."""
+    least = one.executed_flops(case) / ceiling if ceiling else 0
+    if least > limit:
+        raise Unavailable(
+            f"a call would take at least {least:.0f} s, the limit is {limit:g} s"
+        )
+
+
+def checked(
+    one: Contender, attend: Callable, case: Case, tensors: tuple, limit: float
+) -> float:
+    """Warm a contender up and compare it with the reference; its largest error."""
+    first = time.perf_counter()
+    results = work(attend, tensors, case.backward)
+    wait_for(tensors[0].device)
+    if time.perf_counter() - first > limit:  # was that compiling, or is it slow?
+        first = time.perf_counter()
+        results = work(attend, tensors, case.backward)
+        wait_for(tensors[0].device)
+        if time.perf_counter() - first > limit:
+            raise Unavailable(f"one call takes longer than the limit of {limit:g} s")
+    error = largest_error(one, case, results, tensors)
+    if not error < TOLERANCE[case.dtype]:
+        raise Unavailable(f"wrong: differs from the reference by {error:.1e}")
+    return error
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def work(attend: Callable, tensors: tuple, backward: bool) -> list[Tensor]:
+    """Return the output and, if asked for, the gradients of q, k and v."""
+    q, k, v, grad = tensors
+    output = attend(q, k, v)
+    grads = torch.autograd.grad(output, (q, k, v), grad) if backward else ()
+    return [output.detach(), *grads]
+
+
+# The reference: float64, on a part of the rows
+
+
+def largest_error(
+    one: Contender, case: Case, results: list[Tensor], tensors: tuple
+) -> float:
+    """Compare with float64: output and dq on some rows, dk and dv of some keys.
+
+    A key's gradients need all the queries that meet it. Where these are too many
+    (long sequences with large windows), dk and dv are not compared.
+    """
+    pattern = case.pattern
+    if one.computes == "full":
+        pattern = Case("full", case.n, causal=case.causal).pattern
+    rows, keys = checked_positions(case, pattern, one.edges, tensors[0].device)
+    positions = torch.arange(case.n, device=rows.device)
+    met = kept(pattern, rows, positions).any(0).nonzero()[:, 0]
+    expected = reference(case, pattern, tensors, rows, met)
+    parts = zip(results, (rows, rows, keys, keys), strict=False)
+    found = [x.index_select(2, part) for x, part in parts]
+    inside = torch.searchsorted(met, keys)
+    expected[2:] = [x.index_select(2, inside) for x in expected[2:]]
+    return max(
+        (a - b).abs().max().item()
+        for a, b in zip(expected, found, strict=True)
+        if a.numel()
+    )
+
+
+def kept(pattern: at.patterns.Pattern, i: Tensor, j: Tensor) -> Tensor:
+    """Mask of the pattern for some queries and keys."""
+    return pattern(None, None, i[:, None], j).expand(len(i), len(j))
+
+
+def checked_positions(
+    case: Case, pattern: at.patterns.Pattern, edges: bool, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Rows that are compared, and keys whose gradients are."""
+    margin = 0 if edges else min(case.size, (case.n - 1) // 2)
+    first, last = margin, case.n - 1 - margin
+    rows = torch.linspace(first, last, 12, device=device).long()
+    if not case.backward:
+        return rows.unique(), rows[:0]
+    keys = torch.tensor([first, case.n // 2, last], device=device).unique()
+    if not edges:
+        keys = keys[:0]
+    positions = torch.arange(case.n, device=device)
+    meeting = kept(pattern, positions, keys).any(1).nonzero()[:, 0]
+    scores = len(meeting) * min(case.n, 2 * len(meeting)) * case.heads
+    if scores > 2**26:
+        return rows.unique(), rows[:0]
+    return torch.cat([rows, meeting]).unique(), keys
+
+
+def reference(
+    case: Case, pattern: at.patterns.Pattern, tensors: tuple, rows: Tensor, met: Tensor
+) -> list[Tensor]:
+    """Output and gradients in float64 from some rows, over all keys that they meet."""
+    q, k, v, grad = (
+        x.detach().index_select(2, part).double().requires_grad_(case.backward)
+        for x, part in zip(tensors, (rows, met, met, rows), strict=True)
+    )
+    output = at.attention(q, k, v, kept(pattern, rows, met))
+    if not case.backward:
+        return [output]
+    return [output.detach(), *torch.autograd.grad(output, (q, k, v), grad)]
+
+
+# The rounds
+
+
+def timed(
+    runs: dict[str, Callable], settings: Settings, clock: clocks.Clock
+) -> dict[str, list[dict[str, float]]]:
+    """Seconds of each call: all in turn, in random order, round after round."""
+    samples = {name: [] for name in runs}
+    start = time.perf_counter()
+    for number in range(settings.rounds):
+        late = time.perf_counter() - start > settings.budget
+        if late and number >= settings.least:
+            break
+        for name in random.sample(list(runs), len(runs)):
+            samples[name].append(clock.seconds(runs[name]))
+    return samples
+
+
+def summaries(samples: list[dict[str, float]]) -> dict[str, dict]:
+    """Median, quartiles and minimum of each kind of seconds."""
+    return {kind: summary([s[kind] for s in samples]) for kind in samples[0]}
+
+
+def summary(values: list[float]) -> dict:
+    """Median, quartiles and minimum, to five digits."""
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return {
+        "median": five_digits(middle),
+        "quartiles": [five_digits(low), five_digits(high)],
+        "minimum": five_digits(min(values)),
+    }
+
+
+def five_digits(value: float) -> float:
+    """Round to what a measurement is worth."""
+    return float(f"{value:.5g}")
+
+
+# The machine's own limits
+
+
+def large_product(dtype: str, device: str, repeats: int = 2) -> tuple[Callable, int]:
+    """Products of two large matrices, and their operations."""
+    size = 8192 if device == "cuda" else 1024
+    a, b = torch.randn(2, size, size, device=device).to(getattr(torch, dtype))
+
+    def products() -> None:
+        for _ in range(repeats):
+            torch.mm(a, b)
+
+    return products, repeats * 2 * size**3
+
+
+def large_copy(dtype: str, device: str) -> tuple[Callable, int]:
+    """A copy that fits into no cache, and its bytes read and written."""
+    numbers = 2**30 if device == "cuda" else 2**27
+    source = torch.ones(numbers, dtype=getattr(torch, dtype), device=device)
+    target = torch.empty_like(source)
+    return lambda: target.copy_(source), 2 * source.nbytes
+
+
+def ceilings(
+    settings: Settings, clock: clocks.Clock, device: str = "cpu"
+) -> dict[str, dict]:
+    """Rate of large products and bandwidth of large copies, for each dtype."""
+    limits = {}
+    for dtype in ("float32", "bfloat16"):
+        product, flops = large_product(dtype, device)
+        copy, moved = large_copy(dtype, device)
+        samples = timed({"matmul": product, "copy": copy}, settings, clock)
+        limits[dtype] = {
+            "matmul": {"flops": flops, "seconds": summaries(samples["matmul"])},
+            "copy": {"bytes": moved, "seconds": summaries(samples["copy"])},
+        }
+    return limits
+
+
+# Peak memory on a CPU
+
+
+def peak_in_child(case: Case, name: str) -> int | None:
+    """Peak memory of a call above its inputs, in a process of its own; or None.
+
+    There the C library hands large blocks straight back to the system, so that what
+    one call has freed is not taken for free memory by the next.
+    """
+    command = [sys.executable, "-m", "attn_tutorial.benchmark", "memory"]
+    command += [json.dumps(asdict(case)), name]
+    settings = {
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+    }
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | settings
+    )
+    return None if done.returncode else int(done.stdout.split()[-1])
+
+
+def peak_here(case: Case, name: str) -> int:
+    """Peak memory of a call in this process, above its inputs."""
+    attend, tensors = CONTENDERS[name].make(case, "cpu"), case.inputs()
+    return clocks.cpu_peak(call(attend, tensors, case.backward))

@@ -1,0 +1,527 @@
+"""Records of runs: where they come from, what they must hold, how to read them.
+
+    from attn_tutorial import benchmark
+    records = benchmark.load("cpu")     # all runs on that device
+    case = benchmark.Case("local", 16384, 128)
+    records.seconds("tiled", case)                       # median over runs, and range
+    records.ratio("local-attention", "tiled", case)      # within each run, then median
+
+Reading needs PyTorch and nothing else.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import os
+import platform
+import re
+import statistics
+import subprocess
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from attn_tutorial.benchmark.cases import Case
+
+__all__ = [
+    "FOLDERS",
+    "SCHEMA",
+    "Record",
+    "Records",
+    "Result",
+    "Spread",
+    "devices",
+    "load",
+    "provenance",
+    "read",
+    "validate",
+]
+
+HERE = Path(__file__).resolve().parent
+SCHEMA = HERE / "record.schema.json"
+# In a checkout the records are part of the book; an installed package carries a copy.
+FOLDERS = (HERE.parents[1] / "book/data/benchmarks", HERE / "recorded")
+
+
+class Spread(NamedTuple):
+    """Median over independent runs, and the lowest and highest of them."""
+
+    median: float
+    low: float
+    high: float
+    runs: int = 1
+
+    @classmethod
+    def over(cls, values: Iterable[float]) -> Spread:
+        """Summarise one value per run."""
+        values = list(values)
+        if not values:
+            raise LookupError("no run has this measurement")
+        return cls(statistics.median(values), min(values), max(values), len(values))
+
+    def __format__(self, spec: str) -> str:
+        """Format as `median (low to high)`; with one run as the value alone."""
+        spec = spec or ".3g"
+        if self.runs == 1:
+            return format(self.median, spec)
+        low, high = format(self.low, spec), format(self.high, spec)
+        return f"{format(self.median, spec)} ({low} to {high})"
+
+    def __str__(self) -> str:
+        return format(self)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One contender in one case of one run.
+
+    Attributes:
+        run: Name of the record.
+        case: What was computed.
+        name: The contender.
+        seconds: Median seconds of a call, in the kind that the record compares by.
+        quartiles: Lower and upper quartile of these.
+        minimum: The fastest call.
+        rounds: Calls that were timed.
+        useful_flops: Operations on the pairs that the case keeps.
+        executed_flops: Operations on all pairs that the contender computes.
+        compulsory_bytes: Least traffic: inputs read once, results written once.
+        peak_bytes: Peak memory above the inputs; None where it was not measured.
+        largest_error: Largest difference from the float64 reference.
+        matmul_rate: FLOP/s of a large matrix product in the same rounds.
+    """
+
+    run: str
+    case: Case
+    name: str
+    seconds: float
+    quartiles: tuple[float, float]
+    minimum: float
+    rounds: int
+    useful_flops: int
+    executed_flops: int
+    compulsory_bytes: int
+    peak_bytes: int | None
+    largest_error: float
+    matmul_rate: float
+
+    @property
+    def rate(self) -> float:
+        """Useful operations per second."""
+        return self.useful_flops / self.seconds
+
+    @property
+    def share(self) -> float:
+        """Useful rate as a share of the matrix product's rate in the same rounds."""
+        return self.rate / self.matmul_rate
+
+    @property
+    def tile_tax(self) -> float:
+        """Executed operations per useful one."""
+        return self.executed_flops / self.useful_flops
+
+    @property
+    def intensity(self) -> float:
+        """Useful operations per compulsory byte."""
+        return self.useful_flops / self.compulsory_bytes
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run: what the JSON file says, and its results as objects.
+
+    Attributes:
+        name: File name without `.json`, such as "cpu-1".
+        data: The file's content.
+    """
+
+    name: str
+    data: dict[str, Any]
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where, when and with what it was measured."""
+        return self.data["provenance"]
+
+    @property
+    def clock(self) -> str:
+        """The kind of seconds that comparisons use: processor, wall or device."""
+        return self.provenance["clock"]
+
+    @cached_property
+    def results(self) -> list[Result]:
+        """All results."""
+        return [
+            self._result(entry, found)
+            for entry in self.data["cases"]
+            for found in entry["results"]
+        ]
+
+    def _result(self, entry: dict, found: dict) -> Result:
+        seconds = found["seconds"][self.clock]
+        product = entry["matmul"]["seconds"][self.clock]["median"]
+        same = ("name", "rounds", "executed_flops", "peak_bytes", "largest_error")
+        return Result(
+            run=self.name,
+            case=Case(**entry["case"]),
+            seconds=seconds["median"],
+            quartiles=tuple(seconds["quartiles"]),
+            minimum=seconds["minimum"],
+            useful_flops=entry["useful_flops"],
+            compulsory_bytes=entry["compulsory_bytes"],
+            matmul_rate=entry["matmul"]["flops"] / product,
+            **{key: found[key] for key in same},
+        )
+
+    def not_run(self, case: Case) -> dict[str, str]:
+        """Who did not run a case, and why."""
+        for entry in self.data["cases"]:
+            if Case(**entry["case"]) == case:
+                return entry["not_run"]
+        raise LookupError(f"{self.name} has no case {case}")
+
+    def ceiling(self, kind: str, dtype: str = "float32") -> float:
+        """The machine's limit: "matmul" in FLOP/s, or "copy" in bytes/s."""
+        limit = self.data["ceilings"][dtype][kind]
+        amount = limit["flops" if kind == "matmul" else "bytes"]
+        return amount / limit["seconds"][self.clock]["median"]
+
+
+class Records(list[Record]):
+    """Several runs on one device, summarised by median and range over the runs."""
+
+    @property
+    def results(self) -> list[Result]:
+        """The results of all runs."""
+        return [result for record in self for result in record.results]
+
+    @property
+    def cases(self) -> list[Case]:
+        """All cases, in the order of measurement."""
+        return list(dict.fromkeys(result.case for result in self.results))
+
+    @property
+    def names(self) -> list[str]:
+        """All contenders that ran."""
+        return list(dict.fromkeys(result.name for result in self.results))
+
+    def select(self, name: str | None = None, **fields: Any) -> list[Result]:
+        """Results by contender, and by any field of `Case`.
+
+        Example:
+            >>> Records().select("tiled", mechanism="local", n=4096, backward=False)
+            []
+        """
+        return [
+            result
+            for result in self.results
+            if name in (None, result.name)
+            and all(getattr(result.case, key) == x for key, x in fields.items())
+        ]
+
+    def of(self, name: str, case: Case) -> list[Result]:
+        """A contender's result in each run that has it."""
+        return self._index.get((name, case), [])
+
+    @cached_property
+    def _index(self) -> dict[tuple[str, Case], list[Result]]:
+        index: dict[tuple[str, Case], list[Result]] = {}
+        for result in self.results:
+            index.setdefault((result.name, result.case), []).append(result)
+        return index
+
+    def spread(self, value: Callable[[Result], float], name: str, case: Case) -> Spread:
+        """Median and range over the runs of any value of a result."""
+        found = self.of(name, case)
+        if not found:
+            raise LookupError(f"no record of {name!r} in {case}")
+        return Spread.over(value(result) for result in found)
+
+    def seconds(self, name: str, case: Case) -> Spread:
+        """Seconds of a call."""
+        return self.spread(lambda result: result.seconds, name, case)
+
+    def share(self, name: str, case: Case) -> Spread:
+        """Useful rate as a share of a large matrix product in the same rounds."""
+        return self.spread(lambda result: result.share, name, case)
+
+    def peak_bytes(self, name: str, case: Case) -> Spread:
+        """Peak memory above the inputs."""
+        found = [x.peak_bytes for x in self.of(name, case) if x.peak_bytes is not None]
+        return Spread.over(found)
+
+    def ratio(self, slow: str, fast: str, case: Case) -> Spread:
+        """Time of one contender over that of another, within each run."""
+        below = {result.run: result.seconds for result in self.of(fast, case)}
+        return Spread.over(
+            result.seconds / below[result.run]
+            for result in self.of(slow, case)
+            if result.run in below
+        )
+
+    def series(
+        self, name: str, case: Case, over: str = "n", value: str = "seconds"
+    ) -> dict[int, Spread]:
+        """A value against one field of a case, the others as in `case`.
+
+        Args:
+            name: The contender.
+            case: Gives all fields but one; the value of that one does not matter.
+            over: The field that varies, "n" or "size" as a rule.
+            value: An attribute of `Result`, such as "seconds" or "peak_bytes".
+
+        Returns:
+            Field's value -> median and range over the runs, ascending.
+        """
+        found: dict[int, list[float]] = {}
+        for result in self.results:
+            if result.name != name or getattr(result, value) is None:
+                continue
+            if replace(result.case, **{over: getattr(case, over)}) == case:
+                at = getattr(result.case, over)
+                found.setdefault(at, []).append(getattr(result, value))
+        return {at: Spread.over(found[at]) for at in sorted(found)}
+
+    def slope(self, name: str, case: Case, least: int = 0, **how: str) -> Spread:
+        """Exponent p of value ~ n^p, fitted in log-log in each run.
+
+        Args:
+            name: The contender.
+            case: As in `series`.
+            least: Smallest n (or other field) that is used.
+            how: `over` and `value` of `series`.
+        """
+        lines = (Records([record]).series(name, case, **how) for record in self)
+        points = [
+            {x: s.median for x, s in line.items() if x >= least} for line in lines
+        ]
+        return Spread.over(exponent(line) for line in points if len(line) > 2)
+
+    def crossover(self, slow: str, fast: str, case: Case) -> Spread:
+        """Length n at which `fast` overtakes `slow`, between measured lengths.
+
+        Log-log interpolation in each run; the lowest measured n if `fast` is faster
+        throughout.
+
+        Raises:
+            LookupError: If `slow` is faster at the longest n that both have.
+        """
+        return Spread.over(
+            meeting_point(
+                {n: s.median for n, s in alone.series(slow, case).items()},
+                {n: s.median for n, s in alone.series(fast, case).items()},
+            )
+            for alone in (Records([record]) for record in self)
+        )
+
+    def ceiling(self, kind: str, dtype: str = "float32") -> Spread:
+        """The machine's limit: "matmul" in FLOP/s, or "copy" in bytes/s."""
+        return Spread.over(record.ceiling(kind, dtype) for record in self)
+
+    @property
+    def source(self) -> str:
+        """One line that a figure prints: device, software, revision, dates, runs."""
+        if not self:
+            return "no records"
+        known = [record.provenance for record in self]
+        name, torch_version = known[0]["device"]["name"], known[0]["torch"]
+        if known[0]["device"]["kind"] == "cpu":
+            name += f", {plural(known[0]['threads'], 'thread')}"
+        revisions = sorted({each["revision"][:7] for each in known})
+        dates = sorted({each["date"][:10] for each in known})
+        return (
+            f"{plural(len(self), 'run')} on {name}, PyTorch {torch_version}, "
+            f"revision {' and '.join(revisions)}, "
+            f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}"
+        )
+
+
+def plural(count: int, word: str) -> str:
+    """A count with its word."""
+    return f"{count} {word}" + ("" if count == 1 else "s")
+
+
+def exponent(points: dict[int, float]) -> float:
+    """Least-squares slope of log y against log x."""
+    x, y = (
+        [math.log(value) for value in side]
+        for side in zip(*points.items(), strict=True)
+    )
+    return statistics.linear_regression(x, y).slope
+
+
+def meeting_point(slow: dict[int, float], fast: dict[int, float]) -> float:
+    """Where the line `fast` goes below the line `slow` for good."""
+    common = [n for n in slow if n in fast]
+    gaps = [math.log(fast[n] / slow[n]) for n in common]  # below 0: fast is faster
+    if not common or gaps[-1] > 0:
+        raise LookupError("the first is faster at the longest length that both have")
+    late = next((i for i in reversed(range(len(gaps))) if gaps[i] > 0), None)
+    if late is None:
+        return common[0]
+    part = gaps[late] / (gaps[late] - gaps[late + 1])
+    before, after = math.log(common[late]), math.log(common[late + 1])
+    return math.exp(before + part * (after - before))
+
+
+# Files
+
+
+def folder() -> Path:
+    """Where the recorded runs are."""
+    return next((path for path in FOLDERS if path.is_dir()), FOLDERS[0])
+
+
+def devices() -> list[str]:
+    """Names of the devices that have records."""
+    names = (path.stem.rpartition("-")[0] for path in sorted(folder().glob("*-*.json")))
+    return list(dict.fromkeys(names))
+
+
+def load(device: str = "cpu") -> Records:
+    """Read all recorded runs on a device.
+
+    Args:
+        device: A name from `devices()`; "cpu" for one thread of a CPU.
+
+    Returns:
+        The runs in order; none if there are no records of this device.
+    """
+    paths = sorted(folder().glob(f"{device}-*.json"))
+    return Records(
+        read(path) for path in paths if path.stem.rpartition("-")[0] == device
+    )
+
+
+def read(path: str | Path) -> Record:
+    """Read one record."""
+    path = Path(path)
+    return Record(path.stem, json.loads(path.read_text(encoding="utf-8")))
+
+
+def write(data: dict, path: Path) -> None:
+    """Write a record: one line for each result, so that files stay short."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(data, indent=1)
+    text = re.sub(r"\n {5,}", " ", text)  # results and what is deeper: one line
+    text = re.sub(r"\n {4}(?=[\]}])", " ", text)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def validate(data: dict) -> None:
+    """Check a record against the schema (needs the package jsonschema).
+
+    Raises:
+        jsonschema.ValidationError: If a field is missing, or has a wrong type.
+    """
+    import jsonschema
+
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    jsonschema.validate(data, schema, cls=jsonschema.Draft202012Validator)
+
+
+# Provenance
+
+PACKAGES = (
+    "local-attention",
+    "transformers",
+    "triton",
+    "flash-attn",
+    "xformers",
+    "natten",
+)
+
+
+def provenance(device: str, clock: str) -> dict[str, Any]:
+    """Where, when and with what the numbers are measured."""
+    revision, dirty = git_revision()
+    return {
+        "device": device_facts(device),
+        "clock": clock,
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "driver": driver() if device == "cuda" else None,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "packages": {name: version(name) for name in PACKAGES},
+        "revision": revision,
+        "dirty": dirty,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def device_facts(device: str) -> dict[str, Any]:
+    """Kind, name, memory and number of processors."""
+    if device == "cuda":
+        facts = torch.cuda.get_device_properties(0)
+        memory, units = facts.total_memory, facts.multi_processor_count
+        return {
+            "kind": "cuda",
+            "name": facts.name,
+            "memory_bytes": memory,
+            "units": units,
+        }
+    return {
+        "kind": "cpu",
+        "name": processor_name(),
+        "memory_bytes": memory_of_this_machine(),
+        "units": os.cpu_count(),
+    }
+
+
+def memory_of_this_machine() -> int | None:
+    """Bytes of main memory, where the system tells."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def processor_name() -> str:
+    """The processor's name as the system gives it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = (line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    return next(names, platform.processor() or platform.machine())
+
+
+def git_revision() -> tuple[str, bool]:
+    """Revision of the checkout, and whether the package differs from it."""
+    git = ["git", "-C", str(HERE.parents[1])]
+    revision = output_of([*git, "rev-parse", "HEAD"])
+    if revision is None:
+        return f"version {version('attn_tutorial')}", False
+    changed = output_of([*git, "status", "--porcelain", "--", "attn_tutorial"])
+    return revision, bool(changed)
+
+
+def driver() -> str | None:
+    """Version of the NVIDIA driver."""
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    return (output_of(query) or "").partition("\n")[0] or None
+
+
+def output_of(command: list[str]) -> str | None:
+    """What a command prints; None if it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError:
+        return None
+    return None if done.returncode else done.stdout.strip()
+
+
+def version(package: str) -> str | None:
+    """The installed version of a package."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
