@@ -17,7 +17,7 @@ from attn_tutorial import patterns
 from attn_tutorial.experiments import latch
 from attn_tutorial.experiments.__main__ import main
 from attn_tutorial.experiments.named import named_pattern, named_patterns
-from attn_tutorial.experiments.records import FOLDER, Record, Run, Runs, load
+from attn_tutorial.experiments.records import FOLDER, SCHEMA, Record, Run, Runs, load
 from attn_tutorial.experiments.registry import EXPERIMENTS
 from attn_tutorial.experiments.runner import (
     Experiment,
@@ -27,7 +27,7 @@ from attn_tutorial.experiments.runner import (
 )
 from attn_tutorial.tasks import latch_distance
 
-SCHEMA = json.loads((FOLDER / "schema.json").read_text())
+FORMAT = json.loads(SCHEMA.read_text())
 COMMAND = [sys.executable, "-m", "attn_tutorial.experiments"]
 MADE = {
     "started": "2026-01-01T00:00:00+00:00",
@@ -37,7 +37,8 @@ MADE = {
     "threads": 1,
     "python": "3",
     "torch": "2",
-    "git": "unknown",
+    "revision": "unknown",
+    "dirty": False,
 }
 
 
@@ -49,7 +50,7 @@ def same_number_of_threads():
 
 
 def check(path):
-    jsonschema.validate(json.loads(path.read_text()), SCHEMA)
+    jsonschema.validate(json.loads(path.read_text()), FORMAT)
 
 
 def noisy(setting, seed, device):
@@ -312,7 +313,7 @@ def test_settings_are_different_and_can_be_recorded(name):
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in FOLDER.glob("*.json") if path.stem != "schema"],
+    sorted(FOLDER.glob("*.json")),
     ids=lambda path: path.stem,
 )
 def test_published_records_keep_to_the_schema(path):

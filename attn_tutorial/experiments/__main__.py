@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
-from attn_tutorial.experiments.records import FOLDER, ROOT, Runs, load
+from attn_tutorial.experiments.records import FOLDER, Runs, load
 from attn_tutorial.experiments.registry import EXPERIMENTS
 from attn_tutorial.experiments.runner import run_experiment
 
 __all__ = ["main"]
 
-QUICK_FOLDER = ROOT / "_build" / "experiments"
+QUICK_FOLDER = Path("_build/experiments")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,15 +50,28 @@ def run(options: argparse.Namespace) -> int:
             device=options.device,
             folder=options.folder,
         )
-        _print_report(name, runs)
+        _print_report(name, runs.final)
     return 0
 
 
 def report(options: argparse.Namespace) -> int:
     """Print the tables of all records that there are, or of the named ones."""
     for name in _chosen(options.names):
-        _print_report(name, _recorded(name, options))
+        runs = _recorded(name, options).final
+        _print_report(name, runs)
+        if options.figures and len(runs):
+            _save_figures(name, runs, options.figures)
     return 0
+
+
+def _save_figures(name: str, runs: Runs, folder: Path) -> None:
+    from attn_tutorial.experiments.pictures import FIGURES  # needs matplotlib
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, draw in enumerate(FIGURES.get(name, ()), 1):
+        picture, path = draw(runs), folder / f"{name}_{number}.png"
+        path.write_bytes(picture._repr_png_()[0])
+        print(f"\n{path}: {picture.alt}")
 
 
 def _chosen(names: Sequence[str]) -> list[str]:
@@ -74,7 +87,7 @@ def _recorded(name: str, options: argparse.Namespace) -> Runs:
 
 def _print_report(name: str, runs: Runs) -> None:
     print(f"\n## {name}\n\n{EXPERIMENTS[name].question}\n")
-    print(EXPERIMENTS[name].report(runs.final) if len(runs) else "No runs yet.")
+    print(EXPERIMENTS[name].report(runs) if len(runs) else "No runs yet.")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,6 +116,8 @@ def _add_options(
         parser.add_argument("names", nargs="+" if training else "*", choices=choices)
     parser.add_argument("--quick", action="store_true", help="the small set")
     parser.add_argument("--folder", type=Path, help="where the records are")
+    if names and not training:
+        parser.add_argument("--figures", type=Path, help="folder for the figures")
     if training:
         cuda = "cuda" if torch.cuda.is_available() else "cpu"
         parser.add_argument("--seeds", type=int, default=3, help="seeds of a setting")

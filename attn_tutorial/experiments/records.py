@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +19,8 @@ from types import TracebackType
 from typing import Any, TextIO
 
 import torch
+
+from attn_tutorial.benchmark.records import git_revision
 
 try:
     import fcntl
@@ -37,8 +38,11 @@ __all__ = [
     "record_path",
 ]
 
-ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "book" / "data" / "experiments"
+HERE = Path(__file__).resolve().parent
+SCHEMA = HERE / "record.schema.json"
+# In a checkout the records are part of the book; an installed package carries a copy.
+FOLDERS = (HERE.parents[1] / "book/data/experiments", HERE / "recorded")
+FOLDER = next((path for path in FOLDERS if path.is_dir()), FOLDERS[0])
 
 Setting = dict[str, Any]
 Result = dict[str, Any]
@@ -214,7 +218,7 @@ class Record:
 
     def _text(self) -> str:
         """One run a line, so that a new run changes one line."""
-        head = {"$schema": "schema.json", "experiment": self.name}
+        head = {"experiment": self.name}
         start = json.dumps({**head, "question": self.question}, indent=0)[:-2]
         runs = [json.dumps(asdict(run), allow_nan=False) for run in self.runs]
         return f'{start},\n"runs": [\n' + ",\n".join(runs) + "\n]\n}\n"
@@ -250,6 +254,7 @@ def provenance(device: torch.device, started: float, cpu_started: float) -> dict
         started: ``time.time()`` at its start.
         cpu_started: ``time.process_time()`` at its start.
     """
+    revision, dirty = git_revision()
     cuda = device.type == "cuda"
     began = datetime.datetime.fromtimestamp(started, datetime.UTC)
     return {
@@ -260,22 +265,6 @@ def provenance(device: torch.device, started: float, cpu_started: float) -> dict
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "git": git_revision(),
+        "revision": revision,
+        "dirty": dirty,
     }
-
-
-def git_revision() -> str:
-    """Name the commit of the package, with "+" if its code was changed since."""
-    try:
-        commit = _git("rev-parse", "--short=12", "HEAD")
-        changed = _git("status", "--porcelain", "--", "attn_tutorial")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return commit + ("+" if changed else "")
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(ROOT), *arguments]
-    return subprocess.run(
-        command, check=True, capture_output=True, text=True
-    ).stdout.strip()
