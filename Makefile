@@ -54,8 +54,9 @@ clean:  ## Remove everything that was built (.venv stays)
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
-index: $(VENV)/.everything  ## Write the equation index again
+index: $(VENV)/.everything  ## Write the equation index and the page of the records again
 	$(BIN)/python scripts/equation_index.py
+	$(BIN)/python scripts/benchmark_page.py
 
 # Where the records go, and how many independent runs there are.
 DEVICE ?= cpu
@@ -68,13 +69,15 @@ benchmark: $(VENV)/.everything  ## Measure the full suite RUNS times on one core
 	attn_tutorial.benchmark run --device cpu --threads 1 \
 	--out $(RECORDS)/$(DEVICE)-$$run.json || exit 1; done
 
+CUDA_TESTS := $(foreach name,triton_local flex local sparse benchmark,tests/test_$(name).py)
+
 # Uses the PyTorch of the machine, which fits its driver: PYTHON=... names it.
 gpu:  ## On a machine with an NVIDIA GPU: run the CUDA tests, then record: DEVICE=h100
 	@test "$(DEVICE)" != cpu || { echo "Name the GPU: make gpu DEVICE=h100"; exit 1; }
 	$(PYTHON) -c 'import torch; assert torch.cuda.is_available(), "no CUDA device"'
 	$(PYTHON) -m pip install -q -r requirements/benchmark.txt pytest hypothesis jsonschema
 	$(PYTHON) -m pip install -q --no-deps -e .
-	$(PYTHON) -m pytest -m gpu tests
+	$(PYTHON) -m pytest -p no:cacheprovider $(CUDA_TESTS)
 	for run in $$(seq $(RUNS)); do $(PYTHON) -m attn_tutorial.benchmark run \
 	--device cuda --out $(RECORDS)/$(DEVICE)-$$run.json || exit 1; done
 

@@ -2,9 +2,9 @@
 
 The patients (``one_sided``, ``gathered_attention``, ``padded_attention``,
 ``tile_loop``) have habits that people report as "sparse attention is not faster". The
-instruments count instead of timing: calls, live bytes, compilations, tiles. ``Stream``
-is a model of a device that works while the program goes on. ``examine`` says before
-anything is run what a pattern can save.
+instruments count instead of timing: multiplied pairs, calls, live bytes, compilations.
+``Stream`` is a model of a device that works while the program goes on. ``examine``
+says before anything is run what a pattern can save.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ __all__ = [
     "LiveMemory",
     "Stream",
     "compilations",
+    "dye",
     "examine",
     "executed_flops",
     "gathered_attention",
@@ -153,6 +154,45 @@ def tile_loop(q: Tensor, k: Tensor, v: Tensor, window: int, tile: int) -> Tensor
 
 
 # The instruments
+
+
+def dye(
+    attend: Callable[[Tensor, Tensor, Tensor], Tensor],
+    n: int,
+    *,
+    d: int = 64,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Which pairs a routine multiplies, whether or not it keeps them.
+
+    The values are the dye: value j is NaN in column j and 0 elsewhere. A masked pair
+    has the weight 0, but 0 * NaN is NaN, so output (i, j) is NaN exactly where the
+    routine multiplied the pair. Works on any routine, compiled or not.
+
+    Args:
+        attend: Called as attend(q, k, v) with tensors of shape (1, 1, n, d).
+        n: Number of queries and of keys.
+        d: Width that the routine accepts; it is called n / d times.
+        device: Where the tensors are made; the CPU if None.
+        dtype: Their type.
+
+    Returns:
+        Bool, shape (n, n): True where query i and value j were multiplied.
+
+    Example:
+        >>> dye(lambda q, k, v: tile_loop(q, k, v, window=1, tile=2), 4, d=4).int()
+        tensor([[1, 1, 1, 0],
+                [1, 1, 1, 0],
+                [0, 1, 1, 1],
+                [0, 1, 1, 1]], dtype=torch.int32)
+    """
+    n, d = check_count("n", n, least=1), check_count("d", d, least=1)
+    q = torch.linspace(-1, 1, n * d, dtype=dtype, device=device).view(1, 1, n, d)
+    width = n + -n % d
+    values = torch.zeros(n, width, dtype=dtype, device=device).fill_diagonal_(math.nan)
+    stained = [attend(q, q, v[None, None].contiguous()) for v in values.split(d, -1)]
+    return torch.cat(stained, -1)[0, 0, :, :n].isnan()
 
 
 class Calls(TorchDispatchMode):
@@ -302,11 +342,14 @@ def compilations(
         function, backend=keep_graph, dynamic=dynamic, fullgraph=fullgraph
     )
     counts = []
-    with _quiet():
-        for arguments in inputs:
-            before = len(graphs)
-            compiled(*arguments)
-            counts.append(len(graphs) - before)
+    try:
+        with _quiet():
+            for arguments in inputs:
+                before = len(graphs)
+                compiled(*arguments)
+                counts.append(len(graphs) - before)
+    finally:
+        torch.compiler.reset()  # leave no trace: the limit counts for later calls too
     return counts
 
 

@@ -197,23 +197,20 @@ class TiledGradients(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Add the gradients of one slab after the other."""
         grad = grad.contiguous()
-        dq, dk, dv = (
-            torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v)
-        )
+        dq, dk, dv = q.new_empty(q.shape), k.new_zeros(k.shape), v.new_zeros(v.shape)
         for slab in slabs(tiles, q):
-            mean = (slab.tiles(grad) * slab.tiles(output)).sum(-1, keepdim=True)
-            parts = [slab.tiles(q), slab.tiles(grad), mean, slab.tiles(dq)]
+            parts = [slab.tiles(x) for x in (q, output, grad, dq)]
             parts += [slab.runs(x) for x in (k, v, dk, dv)]
             mask = slab.mask(key_bias)
-            mask = q.new_zeros(1) if mask is None else mask
-            parts += [mask.expand(q.shape[0], slab.count, slab.rows, slab.keys)]
+            if mask is not None:
+                parts += [mask.expand(q.shape[0], slab.count, -1, -1)]
             # A batched product has one batch dimension: the tiles of a head, or the
             # heads of a tile where these are fewer calls and still fit the cache.
             scores = q.shape[0] * slab.rows * slab.keys
             few = slab.count < q.shape[0] and scores <= slab_scores(q.device) // 8
-            batch = 1 if few else 0
+            batch, apart = (1, 1) if few else (0, math.ceil(slab.keys / slab.step))
             for part in zip(*(x.unbind(batch) for x in parts), strict=True):
-                add_gradients(*part, slab.step, scale, padded=key_bias is not None)
+                add_gradients(apart, scale, key_bias is not None, *part)
         return dq, dk, dv
 
     @staticmethod
@@ -266,36 +263,40 @@ def slab_scores(device: torch.device) -> int:
 
 
 def add_gradients(
+    apart: int,
+    scale: float,
+    padded: bool,
     q: Tensor,
+    output: Tensor,
     grad: Tensor,
-    mean: Tensor,
     dq: Tensor,
     k: Tensor,
     v: Tensor,
     dk: Tensor,
     dv: Tensor,
-    bias: Tensor,
-    step: int,
-    scale: float,
-    padded: bool,
+    bias: Tensor | None = None,
 ) -> None:
-    """Add a batch of tiles' share to the gradients dq, dk and dv, in place. Eq. (12).
+    """Set a batch of tiles' dq and add their share to dk and dv, in place. Eq. (12).
 
-    q, grad, mean, dq are query tiles, (batch, rows, ...), and k, v, dk, dv their runs
-    of keys, (batch, keys, ...): views that overlap, but strips of `step` keys of all
-    runs do not. mean is the weighted mean of a row's dP; bias, (batch, rows, keys), is
-    added to the scores. If padded, some queries may have no key at all.
+    q, output, grad, dq are query tiles, (batch, rows, ...), and k, v, dk, dv their runs
+    of keys, (batch, keys, ...): views that overlap, but not those of tiles `apart` from
+    each other. bias, (batch, rows, keys), is added to the scores. If padded, some
+    queries may have no key at all.
     """
-    weights = torch.baddbmm(bias, q, k.mT, alpha=scale)  # bias + scale * q k^T
+    q = q * scale
+    weights = torch.bmm(q, k.mT)
+    if bias is not None:
+        weights += bias
     torch.softmax(weights, -1, out=weights)
     if padded:  # the softmax over no key at all is 0 / 0
         weights.masked_fill_(bias == -math.inf, 0)
-    dscores = torch.baddbmm(-mean, grad, v.mT).mul_(weights)  # P * (dP - mean)
-    dq.baddbmm_(dscores, k, alpha=scale)
-    for first in range(0, k.shape[1], step):
-        strip = slice(first, first + step)
-        dv[:, strip].baddbmm_(weights[:, :, strip].mT, grad)
-        dk[:, strip].baddbmm_(dscores[:, :, strip].mT, q, alpha=scale)
+    mean = (grad * output).sum(-1, keepdim=True)  # the weighted mean of a row's dP
+    dscores = torch.bmm(grad, v.mT).sub_(mean).mul_(weights)  # P * (dP - mean)
+    dq.baddbmm_(dscores, k, beta=0, alpha=scale)
+    for first in range(min(apart, len(k))):
+        some = slice(first, None, apart)
+        dv[some].baddbmm_(weights[some].mT, grad[some])
+        dk[some].baddbmm_(dscores[some].mT, q[some])
 
 
 def tiled_attention(

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 import types
@@ -204,14 +205,10 @@ def test_with_large_windows_the_gradients_of_keys_are_left_out():
     assert len(rows) == 12 and len(keys) == 0
 
 
-def test_a_contender_with_other_edges_is_compared_in_the_interior():
-    case = Case("local", 96, 10, backward=True)
-    rows, keys = measure.checked_positions(
-        case, case.pattern, False, torch.device("cpu")
-    )
-    assert rows.min() == 10 - 10 or rows.min() >= 0
-    plain = dataclasses.replace(case, backward=False)
-    rows, keys = measure.checked_positions(plain, case.pattern, False, "cpu")
+@pytest.mark.parametrize("backward", [False, True])
+def test_a_contender_with_other_edges_is_compared_in_the_interior(backward):
+    case = Case("local", 96, 10, backward=backward)
+    rows, keys = measure.checked_positions(case, case.pattern, False, "cpu")
     assert (rows.min(), rows.max(), len(keys)) == (10, 85, 0)
 
 
@@ -673,6 +670,31 @@ def test_compare_prints_changes_case_by_case():
     assert "sdpa full: median 1.00x in 5 cases" in text
     assert "highest 2.00x: local, n = " in text
     assert "no case in common" in benchmark.compare(RUNS, Records())
+
+
+# The page of the book
+
+
+def test_the_page_shows_the_runs_and_the_schema_as_they_are():
+    sys.path.insert(0, str(ROOT / "scripts"))
+    import benchmark_page
+
+    text = benchmark_page.PAGE.read_text(encoding="utf-8")
+    assert benchmark_page.page(text) == text, "run 'make index'"
+    included = re.search(r"literalinclude\} (\S+)", text)[1]
+    assert (benchmark_page.PAGE.parent / included).resolve() == records.SCHEMA
+    for name in benchmark.devices():
+        for run in benchmark.load(name):
+            assert f"| `{run.name}` | " in text
+            assert run.provenance["revision"][:10] in text
+
+
+def test_every_device_of_the_book_has_several_clean_runs():
+    for name in benchmark.devices():
+        runs = benchmark.load(name)
+        assert len(runs) >= 2, f"{name}: one run is no evidence"
+        assert not any(run.provenance["dirty"] for run in runs)
+        assert len({run.provenance["date"] for run in runs}) == len(runs)
 
 
 # The command

@@ -2,13 +2,14 @@
 
 import math
 import threading
+import warnings
 
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 import attn_tutorial as at
-from attn_tutorial import clinic, cost, memory
+from attn_tutorial import clinic, cost, memory, simulator
 from attn_tutorial.patterns import adjacent_blocks, causal, dense_mask, full, local
 
 
@@ -35,6 +36,62 @@ def test_patients_and_cure_compute_the_same(n, window):
     for output in outputs:
         assert output.shape == expected.shape
         assert difference(output, expected) < 1e-12
+
+
+def rectangles(n, window, tile):
+    """The pairs of each tile with its whole run."""
+    pairs = torch.zeros(n, n, dtype=torch.bool)
+    for start in range(0, n, tile):
+        pairs[start : start + tile, max(0, start - window) : start + tile + window] = (
+            True
+        )
+    return pairs
+
+
+@pytest.mark.parametrize(("n", "d"), [(96, 32), (50, 64), (70, 32)])
+def test_dye_stains_what_is_multiplied(n, d):
+    w, everything = 5, torch.ones(n, n, dtype=torch.bool)
+    keep = dense_mask(local(w), n)
+    routines = {
+        lambda q, k, v: at.attention(q, k, v, keep): everything,
+        lambda q, k, v: scaled_dot_product_attention(q, k, v, keep): everything,
+        lambda q, k, v: clinic.gathered_attention(q, k, v, w): keep,
+        lambda q, k, v: clinic.tile_loop(q, k, v, w, 8): rectangles(n, w, 8),
+        lambda q, k, v: at.local_attention(q, k, v, w): rectangles(n, w, 32),
+        lambda q, k, v: at.sparse_attention(q, k, v, block_size=10): dense_mask(
+            adjacent_blocks(10), n
+        ),
+    }
+    for attend, expected in routines.items():
+        assert torch.equal(clinic.dye(attend, n, d=d), expected)
+        assert (clinic.dye(attend, n, d=d) >= (expected & keep)).all()
+
+
+def test_dye_finds_that_uncompiled_flex_attention_skips_nothing():
+    flex = pytest.importorskip("torch.nn.attention.flex_attention")
+    from attn_tutorial.backends.flex import block_mask
+
+    table = block_mask(local(5), 64, block_size=16)
+    assert table.sparsity() > 30
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        stained = clinic.dye(lambda *x: flex.flex_attention(*x, block_mask=table), 64)
+    assert stained.all()
+
+
+@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
+def test_dye_finds_the_tiles_of_the_triton_kernel():
+    pytest.importorskip("triton", reason="Triton is not installed")
+    from attn_tutorial.backends import triton_local as kernels
+
+    if not kernels.INTERPRETED:
+        pytest.skip("a GPU chooses its tiles by measurement")
+    n, w, sizes = 96, 8, kernels.forward_kernel.configs[-1].kwargs
+    rows, columns = sizes["TILE"], sizes["STEP"]
+    visited = simulator.tiles(local(w), n, rows, columns).any((2, 3))
+    expected = torch.from_numpy(visited.repeat(rows, 0).repeat(columns, 1)[:n, :n])
+    stained = clinic.dye(lambda *x: kernels.triton_local_attention(*x, w), n, d=32)
+    assert torch.equal(stained, expected)
 
 
 def test_a_forgotten_causal_term_keeps_the_whole_future():

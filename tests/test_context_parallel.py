@@ -9,9 +9,13 @@ import sys
 from functools import partial
 
 import pytest
+import torch
+import torch.distributed as dist
 from conftest import ROOT
 from context_parallel_worker import CASES, D_V, GIVES_UP, HEADS, LENGTHS, D
 
+from attn_tutorial import tiled
+from attn_tutorial.backends import context_parallel
 from attn_tutorial.backends.context_parallel import (
     block_reach,
     halo_bytes,
@@ -207,6 +211,49 @@ def test_torchrun_starts_the_program():
     assert done.returncode == 0, done.stderr
     assert re.search(r"^   0 +31 .* 3,584 +0$", done.stdout, re.M), done.stdout
     assert re.search(r"^   1 +19 .* 0 +3,584$", done.stdout, re.M), done.stdout
+
+
+# Order
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """A group of this process."""
+    store = dist.FileStore(str(tmp_path / "store"), 1)
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_with_overlap_rows_are_computed_while_the_halo_travels(
+    alone, monkeypatch, overlap
+):
+    events = []
+
+    def note(place, name, words):
+        call = getattr(place, name)
+
+        def noting(*arguments, **options):
+            events.append(words(*arguments))
+            return call(*arguments, **options)
+
+        monkeypatch.setattr(place, name, noting)
+
+    note(context_parallel.Exchange, "start", lambda *_: "start")
+    note(context_parallel.Exchange, "wait", lambda *_: "wait")
+    note(context_parallel, "local_attention", lambda q, *_: q.shape[-2])
+    note(tiled, "add_gradients", lambda *_: "gradients")
+    x = torch.randn(12, 4, requires_grad=True)
+    output = context_parallel.context_local_attention(x, x, x, 2, overlap=overlap)
+    before, after = ([12], [0, 0]) if overlap else ([0], [0, 12])
+    assert events == ["start", *before, "wait", *after]
+    events.clear()
+    output.sum().backward()
+    if overlap:
+        assert events == ["start", "gradients", "wait"]
+    else:
+        assert events == ["gradients", "start", "wait"]
 
 
 # Closed forms

@@ -22,7 +22,7 @@ The same program runs on CPUs (gloo) and GPUs (nccl). A script ``train.py`` with
 is started as four processes on one machine, or as eight on each of two::
 
     torchrun --standalone --nproc-per-node 4 train.py
-    torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d \
+    torchrun --nnodes 2 --nproc-per-node 8 --rdzv-id 1 --rdzv-backend c10d \
         --rdzv-endpoint FIRST_MACHINE:29500 train.py
 
 with the last command given on both machines. For GPUs write "nccl", and call
@@ -527,7 +527,7 @@ def halo_bytes(
     longer than a shard a rank in the middle sends 2w tokens, w if causal, and one at
     an end w: nothing depends on n. The backward pass sends a gradient for every message
     the opposite way, so all ranks together send the same again. The exchange of the
-    lengths, eight integers a rank, is not counted.
+    lengths, nine integers a rank, is not counted.
 
     Args:
         lengths: Tokens of each rank's shard.

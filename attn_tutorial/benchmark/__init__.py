@@ -24,7 +24,7 @@ from attn_tutorial.benchmark.records import (
     read,
     validate,
 )
-from attn_tutorial.benchmark.report import compare, findings, show, table
+from attn_tutorial.benchmark.report import compare, findings, limits, show, table
 
 __all__ = [
     "SWEEPS",
@@ -37,6 +37,7 @@ __all__ = [
     "compare",
     "devices",
     "findings",
+    "limits",
     "load",
     "read",
     "show",

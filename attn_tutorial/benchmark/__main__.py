@@ -43,10 +43,11 @@ def run(
     clock = clocks.clock_for(device)
     data = begun(out, suite, settings, clock, device)
     known = {cases.Case(**entry["case"]) for entry in data["cases"]}
-    ceiling = records.Record("here", data).ceiling("matmul")
+    limits = records.Record("here", data)
     for plan in progress(plans):
         if plan.case in known:
             continue
+        ceiling = limits.ceiling("matmul", plan.case.dtype)
         data["cases"].append(measure.measure(plan, settings, clock, device, ceiling))
         if out:
             records.write(data, out)
@@ -180,8 +181,8 @@ def add_run(one: argparse.ArgumentParser) -> None:
     )
     one.add_argument("--rounds", type=int, default=15, help="at most")
     one.add_argument("--least", type=int, default=3, help="rounds at least")
-    one.add_argument("--budget", type=float, default=4.0, help="seconds a case")
-    one.add_argument("--limit", type=float, default=10.0, help="seconds a call")
+    one.add_argument("--budget", type=float, default=3.0, help="seconds a case")
+    one.add_argument("--limit", type=float, default=11.0, help="seconds a call")
     one.add_argument("--no-memory", action="store_true", help="leave peak memory out")
     one.set_defaults(command=run_command)
 

@@ -23,13 +23,16 @@ NAMES = {
     "sdpa + mask": "full + window mask",
     "masked dense": "Eq. (1) + window mask",
     "local-attention": "local-attention",
-    "flex 128": "FlexAttention",
+    "flex 128": "FlexAttention, 128",
     "longformer chunks": "Longformer chunks",
     "triton": "Triton (this book)",
     "flash-attn": "flash-attn, window",
     "xformers": "xFormers, local",
     "natten": "NATTEN",
     "loop": "loop",
+    "flex 32": "FlexAttention, 32",
+    "flex 64": "FlexAttention, 64",
+    "flex 128 partial": "FlexAttention, no full block",
 }
 UNITS = {"seconds": "seconds", "peak_bytes": "bytes above the inputs"}
 AXES = {"n": "length n", "size": "window w"}

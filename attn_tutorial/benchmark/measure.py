@@ -48,8 +48,8 @@ class Settings:
 
     rounds: int = 15
     least: int = 3
-    budget: float = 4.0
-    limit: float = 10.0
+    budget: float = 3.0
+    limit: float = 11.0
     memory: bool = True
 
 
@@ -302,7 +302,7 @@ def large_product(dtype: str, device: str, repeats: int = 2) -> tuple[Callable, 
 
 def large_copy(dtype: str, device: str) -> tuple[Callable, int]:
     """A copy that fits into no cache, and its bytes read and written."""
-    numbers = 2**30 if device == "cuda" else 2**27
+    numbers = 2**28 if device == "cuda" else 2**27
     source = torch.ones(numbers, dtype=getattr(torch, dtype), device=device)
     target = torch.empty_like(source)
     return lambda: target.copy_(source), 2 * source.nbytes

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from attn_tutorial.benchmark.cases import Case
 from attn_tutorial.benchmark.records import Records, Spread
 
-__all__ = ["compare", "findings", "show", "table"]
+__all__ = ["compare", "findings", "limits", "show", "table"]
 
 OURS = "tiled"
 PEERS = ("local-attention", "longformer chunks", "flash-attn", "xformers", "natten")
@@ -71,7 +71,7 @@ def line(records: Records, name: str, case: Case) -> str:
     parts = [
         f"{name:17} {scaled(records.seconds(name, case), 1e-3):.4g} ms",
         f"{scaled(records.share(name, case), 1e-2):.3g} % of matmul",
-        f"computes {result.tile_tax:.3g}x the pairs",
+        f"executes {result.tile_tax:.3g}x the useful FLOPs",
     ]
     if name != OURS and records.of(OURS, case):
         parts.append(f"{records.ratio(name, OURS, case):.3g}x {OURS}")
