@@ -13,19 +13,33 @@ import pytest
 import torch
 from conftest import ROOT
 
-from attn_tutorial import patterns
-from attn_tutorial.experiments import latch
+from attn_tutorial import cost, patterns
+from attn_tutorial.experiments import (
+    corpora,
+    language_model,
+    latch,
+    optimisers,
+    recall,
+    structure,
+    tagging,
+    translation,
+)
 from attn_tutorial.experiments.__main__ import main
+from attn_tutorial.experiments.models import kv_bytes, training_flops
 from attn_tutorial.experiments.named import named_pattern, named_patterns
+from attn_tutorial.experiments.number_words import english, german
+from attn_tutorial.experiments.pictures import FIGURES
 from attn_tutorial.experiments.records import FOLDER, SCHEMA, Record, Run, Runs, load
 from attn_tutorial.experiments.registry import EXPERIMENTS
+from attn_tutorial.experiments.roles import BY_SCOPE, ROLES, roles
 from attn_tutorial.experiments.runner import (
     Experiment,
     Tuning,
     pending,
     run_experiment,
 )
-from attn_tutorial.tasks import latch_distance
+from attn_tutorial.experiments.window_advice import Task
+from attn_tutorial.tasks import IGNORE
 
 FORMAT = json.loads(SCHEMA.read_text())
 COMMAND = [sys.executable, "-m", "attn_tutorial.experiments"]
@@ -205,18 +219,37 @@ def test_quick_runs_are_not_tuned(tmp_path):
     assert len(run_experiment(tuned, quick=True, seeds=1, folder=tmp_path)) == 2
 
 
+def plain_settings(quick):
+    return [{"size": size, "lr": 1} for size in (1, 2)]
+
+
+def plain_report(runs):
+    return f"{len(runs)} runs"
+
+
 def test_several_workers_record_the_same(tmp_path):
-    quick = functools.partial(run_experiment, latch.EXPERIMENT, quick=True, seeds=1)
-    alone = quick(folder=tmp_path / "alone")
-    together = quick(folder=tmp_path / "together", workers=2)
+    picklable = toy(settings=plain_settings, report=plain_report)
+    alone = run_experiment(picklable, folder=tmp_path / "alone")
+    together = run_experiment(picklable, folder=tmp_path / "together", workers=2)
+    assert len(together) == 6
     assert {r.identity: r.result for r in alone} == {
         r.identity: r.result for r in together
     }
 
 
+def test_contenders_that_share_a_trial_run_it_once(tmp_path):
+    """Settings that differ only in what tuning changes are the same trial."""
+    tuned = toy(
+        settings=lambda quick: [{"size": 1, "lr": 1, "steps": n} for n in (10, 20)],
+        tuning=Tuning((1, 2), "loss", {"steps": 5}),
+    )
+    runs = run_experiment(tuned, seeds=1, folder=tmp_path)
+    assert len(runs.where(stage="tuning")) == 2 and len(runs.final) == 2
+
+
 def wait_for_runs(path, count, process):
     """Wait until the record holds some runs; fails if the process ends before."""
-    until = time.monotonic() + 120
+    until = time.monotonic() + 600
     while time.monotonic() < until:
         if path.exists() and len(json.loads(path.read_text())["runs"]) >= count:
             return
@@ -242,7 +275,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path):
     before = load("latch", tmp_path)
     assert 1 <= len(before) < 3
     with start(stdout=subprocess.DEVNULL) as process:
-        assert process.wait(120) == 0, process.stderr.read()
+        assert process.wait(600) == 0, process.stderr.read()
     after = load("latch", tmp_path)
     assert after.values("accuracy")[: len(before)] == before.values("accuracy")
     assert [r.made for r in after[: len(before)]] == [r.made for r in before]
@@ -253,19 +286,6 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path):
 def pending_of(experiment, folder):
     with Record("empty", "What?", folder) as record:
         return pending(experiment, record, quick=True, seeds=1)
-
-
-def test_the_command_line_lists_runs_and_reports(tmp_path, capsys):
-    folder = ["--folder", str(tmp_path)]
-    assert main(["list", *folder]) == 0
-    assert "latch: Up to which distance" in capsys.readouterr().out
-    assert main(["report", "latch", *folder]) == 0
-    assert "No runs yet." in capsys.readouterr().out
-    main(["run", "latch", "--quick", "--seeds", "1", "--device", "cpu", *folder])
-    printed = capsys.readouterr().out
-    assert "| local 4 | 2      | 8" in printed
-    main(["report", "latch", *folder])
-    assert capsys.readouterr().out == printed
 
 
 # Every experiment.
@@ -291,6 +311,21 @@ def test_quick_runs_are_recorded_and_reported(name, quick):
     assert len(runs) == len(EXPERIMENTS[name].settings(True))
     text = EXPERIMENTS[name].report(runs)
     assert text.startswith("|") and "nan" not in text
+
+
+def test_the_command_line_lists_runs_and_reports(quick, capsys, tmp_path):
+    quick("latch")
+    empty, folder = ["--folder", str(tmp_path)], ["--folder", str(quick.folder)]
+    assert main(["list", *empty]) == 0
+    assert "latch: Up to which distance" in capsys.readouterr().out
+    assert main(["report", "latch", *empty]) == 0
+    assert "No runs yet." in capsys.readouterr().out
+    options = ["--quick", "--seeds", "1", "--device", "cpu"]
+    main(["run", "latch", *options, *folder])  # all is recorded: nothing is trained
+    printed = capsys.readouterr().out
+    assert "| local 4 | 2      | 8" in printed
+    main(["report", "latch", *folder])
+    assert capsys.readouterr().out == printed
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -356,11 +391,338 @@ def test_a_trained_latch_ends_where_theory_says(quick):
     assert runs.where(pattern="full")[0].result["accuracy"] > 0.9
 
 
-def test_the_test_sequences_are_drawn_from_their_own_seed():
-    setting = EXPERIMENTS["latch"].settings(True)[0]
-    inputs, _ = latch.draw(2, setting["n"], torch.Generator().manual_seed(0))
-    others, _ = latch.draw(
-        2, setting["n"], torch.Generator().manual_seed(latch.TEST_SEED)
+# Nothing of the test part is trained on.
+
+
+def test_no_file_and_no_message_is_in_two_parts():
+    files = {part: set() for part in corpora.PARTS}
+    for name in corpora.source_files():
+        files[corpora.part_of(name)].add(name)
+    assert all(len(names) > 10 for names in files.values())
+    texts = {p: corpora.source_bytes(p).numpy().tobytes() for p in corpora.PARTS}
+    for part, names in files.items():
+        for name in names:
+            passage = corpora.source_files()[name][200:500]
+            assert passage in texts[part]
+            if len(set(passage)) > 20:  # no licence, no row of dashes
+                assert passage not in texts["test"] or part == "test" or is_shared(name)
+
+
+def is_shared(name):
+    """Files that begin alike in both packages: their text is no secret of a part."""
+    files = corpora.source_files()
+    passage = files[name][200:500]
+    return sum(passage in text for text in files.values()) > 1
+
+
+def test_the_text_is_the_one_that_was_recorded():
+    assert corpora.fingerprint() == "f9eee37020c5"
+    assert corpora.VERSIONS == {"docutils": "0.21.2", "Sphinx": "7.4.7"}
+
+
+def test_another_version_of_the_text_is_refused(monkeypatch):
+    monkeypatch.setitem(corpora.VERSIONS, "Sphinx", "1.0")
+    with pytest.raises(ModuleNotFoundError, match="pip install Sphinx==1.0"):
+        corpora.package_folder("Sphinx")
+
+
+def test_messages_of_all_languages_are_in_each_part():
+    for part in corpora.PARTS:
+        found = corpora.messages(part)
+        assert {language for _, language in found} == set(range(12))
+        assert all(len(text) >= 20 for text, _ in found)
+    counts = [len(corpora.messages(part)) for part in corpora.PARTS]
+    assert counts[0] > 6 * counts[1] and min(counts) > 400
+
+
+def test_pairs_of_numbers_are_in_one_part():
+    setting = {**translation.BASE, "digits": 2}
+    drawn = {part: set() for part in ("train", *translation.PARTS)}
+    generator = torch.Generator().manual_seed(0)
+    for part, pairs in drawn.items():
+        for _ in range(100):
+            pairs.add(tuple(translation.draw_numbers(setting, part, generator)))
+    assert not drawn["train"] & drawn["test"]
+    assert not drawn["train"] & drawn["validation"]
+    assert not drawn["test"] & drawn["validation"]
+
+
+def test_held_out_sequences_have_seeds_that_no_training_has():
+    seeds = {latch.TEST_SEED, *recall.HELD_OUT.values()}
+    tuned = {e.tuning.seed for e in EXPERIMENTS.values() if e.tuning}
+    assert min(seeds) > 1000 >= max(tuned)
+
+
+# The data.
+
+
+def test_passages_are_followed_by_themselves():
+    text = torch.arange(100, dtype=torch.uint8)
+    generator = torch.Generator().manual_seed(0)
+    inputs, targets = corpora.windows_of(text, 50, 8, generator)
+    assert torch.equal(targets, inputs + 1)
+    assert inputs.min() == 0 or inputs.min() < 10
+    assert targets.max() <= 99
+
+
+SOURCE = """\
+import os, re as regex
+LIMIT = 3  # a comment
+
+class Thing(object):
+    def size(self, n=LIMIT, *rest):
+        total = len(rest) + n
+        return f"{total}" + os.name + str(self.n)
+
+    @property
+    def one(self):
+        def inner():
+            return total
+        return lambda x: x + LIMIT
+"""
+
+
+def roles_of(word, occurrence=0, source=SOURCE):
+    """Roles of the letters of one occurrence of a word."""
+    first = -1
+    for _ in range(occurrence + 1):
+        first = source.index(word, first + 1)
+    found = set(roles(source)[first : first + len(word)])
+    assert len(found) == 1, found
+    return found.pop()
+
+
+@pytest.mark.parametrize(
+    ("word", "occurrence", "role"),
+    [
+        ("import", 0, "keyword"),
+        ("# a comment", 0, "comment"),
+        ("LIMIT", 0, "module"),
+        ("LIMIT", 1, "module"),
+        ("Thing", 0, "definition"),
+        ("object", 0, "builtin"),
+        ("size", 0, "definition"),
+        ("self", 0, "parameter"),
+        ("self", 1, "parameter"),
+        ("rest", 0, "parameter"),
+        ("rest", 1, "parameter"),
+        ("total", 0, "local"),
+        ('f"{total}"', 0, "string"),
+        ("total", 2, "module"),
+        ("len", 0, "builtin"),
+        ("os", 1, "module"),
+        (".name", 0, None),
+        ("name", 0, "attribute"),
+        ("3", 0, "number"),
+        ("property", 0, "builtin"),
+        ("x + LIMIT", 0, None),
+    ],
+)
+def test_names_have_the_role_that_python_gives_them(word, occurrence, role):
+    if role is not None:
+        assert roles_of(word, occurrence) == role
+
+
+def test_roles_cover_every_letter():
+    found = roles(SOURCE)
+    assert len(found) == len(SOURCE)
+    assert set(found) <= set(ROLES)
+    assert set(BY_SCOPE) < set(ROLES)
+
+
+def test_labels_stand_at_their_bytes():
+    text, found = tagging.labelled("validation")
+    assert len(text) == len(found)
+    comment = ROLES.index("comment")
+    starts = (found == comment) & (found.roll(1) != comment)
+    assert set(text[starts].tolist()) == {ord("#")}
+
+
+@pytest.mark.parametrize(
+    ("number", "in_english", "in_german"),
+    [
+        (0, "zero", "null"),
+        (1, "one", "eins"),
+        (17, "seventeen", "siebzehn"),
+        (21, "twenty-one", "einundzwanzig"),
+        (90, "ninety", "neunzig"),
+        (101, "one hundred one", "einhunderteins"),
+        (1001, "one thousand one", "eintausendeins"),
+        (21_000, "twenty-one thousand", "einundzwanzigtausend"),
+        (
+            999_999,
+            "nine hundred ninety-nine thousand nine hundred ninety-nine",
+            "neunhundertneunundneunzigtausendneunhundertneunundneunzig",
+        ),
+        (1_000_000, "one million", "eine Million"),
+        (2_000_030, "two million thirty", "zwei Millionen dreißig"),
+    ],
+)
+def test_numbers_in_words(number, in_english, in_german):
+    assert (english(number), german(number)) == (in_english, in_german)
+
+
+@pytest.mark.parametrize("write", [english, german])
+def test_different_numbers_have_different_words(write):
+    numbers = [*range(2000), *range(0, 10**9, 10**9 // 997 + 1)]
+    assert len({write(n) for n in numbers}) == len(set(numbers))
+    with pytest.raises(ValueError, match=r"below 10\^9, got 1000000000"):
+        write(10**9)
+
+
+def test_a_recalled_value_stood_behind_the_same_key():
+    drawn = recall.draw(20, 64, torch.Generator().manual_seed(0))
+    for row, wanted, distances in zip(*(x.tolist() for x in drawn), strict=True):
+        last = {}
+        for place, (token, target, back) in enumerate(
+            zip(row, wanted, distances, strict=True)
+        ):
+            if place % 2:
+                last[row[place - 1]] = place
+            elif token in last:
+                assert back == place - last[token]
+                assert target == row[last[token]] - recall.KEYS
+            else:
+                assert (target, back) == (IGNORE, 0)
+
+
+def test_translations_are_written_letter_by_letter():
+    setting = {**translation.BASE, "digits": 3}
+    generator = torch.Generator().manual_seed(0)
+    _, shifted, wanted = translation.draw(setting, "test", 8, generator)
+    known = wanted[:, 1:] != IGNORE
+    assert torch.equal(shifted[:, 1:][known], wanted[:, :-1][known])
+    assert (shifted[:, 0] == translation.MARK).all()
+
+
+# What is measured.
+
+
+def test_costs_are_those_of_the_closed_forms():
+    setting = {**language_model.BASE, "pattern": "full"}
+    n, d, layers = setting["n"], setting["d_model"], setting["layers"]
+    assert kv_bytes(setting) == layers * n * 2 * d * 4
+    assert kv_bytes({**setting, "pattern": "local 16"}) == layers * 17 * 2 * d * 4
+    assert kv_bytes({**setting, "num_kv_heads": 1}) == kv_bytes(setting) / 4
+    for name in ("full", "local 16", "blocks 32"):
+        pattern = named_pattern(name, causal=True)
+        layer = sum(cost.layer_flops(pattern, n, d))
+        passes = 3 * setting["batch"] * setting["steps"] * layers
+        assert training_flops({**setting, "pattern": name}) == passes * layer
+
+
+def test_equal_flops_are_equal():
+    settings = EXPERIMENTS["language_model"].settings(False)
+    full = next(s for s in settings if s["pattern"] == "full")
+    same = [s for s in settings if s["equal"] == "FLOPs"]
+    assert same
+    for setting in same:
+        assert training_flops(setting) == pytest.approx(training_flops(full), rel=2e-3)
+        assert setting["steps"] > full["steps"]
+
+
+def test_every_model_predicts_the_same_bytes():
+    """A model that knows nothing takes 8 bits a byte, in pieces of any length."""
+
+    class Blind(torch.nn.Linear):
+        def forward(self, tokens):
+            assert tokens.shape[-1] == self.length
+            return torch.zeros(*tokens.shape, 256)
+
+    for n in (64, 512):
+        model = Blind(1, 1)
+        model.length = n
+        bits = language_model.bits_by_position(model, {"n": n, "passages": 3}, "test")
+        assert bits.shape == (512,)
+        assert torch.allclose(bits, torch.tensor(8.0))
+
+
+def runs_with(qualities, full=0.9, advice=(8,)):
+    """Runs of windows with given accuracies, and of full attention with advice."""
+    results = {"full": {"validation_accuracy": full, "advised_by_attention": advice}}
+    for window, accuracy in qualities.items():
+        results[f"local {window}"] = {"validation_accuracy": accuracy}
+    return Runs(
+        Run({"pattern": p}, s, r, MADE) for p, r in results.items() for s in (0, 1)
     )
-    assert not torch.equal(inputs, others)
-    assert latch_distance(inputs).max() < setting["n"] // 2
+
+
+@pytest.mark.parametrize(
+    ("advice", "verdict"), [([5, 3], "5 (hit)"), ([4], "4 (narrow)"), ([9], "9 (wide)")]
+)
+def test_advice_is_a_hit_if_the_next_trained_window_is_as_good(advice, verdict):
+    task = Task("made up", runs_with({4: 0.5, 8: 0.89, 16: 0.9}, advice=advice))
+    assert task.smallest_as_good() == 8
+    assert task.verdict("widest head of any layer") == verdict
+
+
+def test_no_window_may_be_good_enough_and_less_may_be_better():
+    assert Task("", runs_with({4: 0.5, 8: 0.6})).smallest_as_good() is None
+    bits = Task("", runs_with({4: 2.5, 8: 1.9}, full=1.91), sign=-1)
+    assert bits.smallest_as_good() == 8
+
+
+def test_linear_attention_is_causal_and_averages_values():
+    torch.manual_seed(0)
+    layer = structure.LinearAttention(8, 2)
+    x = torch.randn(2, 6, 8)
+    changed = x.clone()
+    changed[:, 4:] = 0
+    assert torch.allclose(layer(x)[:, :4], layer(changed)[:, :4])
+    torch.nn.init.zeros_(layer.inputs.weight[:16])  # all weights equal: a mean
+    v = layer.inputs(x)[..., 16:]
+    mean = v.cumsum(1) / torch.arange(1, 7)[:, None]
+    assert torch.allclose(layer(x), layer.output(mean), atol=1e-6)
+
+
+def test_the_best_rate_is_chosen_by_validation():
+    runs = Runs(
+        Run(
+            {"optimizer": "sgd", "lr": lr},
+            seed,
+            {"validation_bits": bits, "test_bits": -bits},
+            MADE,
+        )
+        for lr, bits in ((0.1, 3.0), (0.2, 2.0), (0.3, 4.0))
+        for seed in range(3)
+    )
+    assert optimisers.best_rates(runs)["sgd"][0].setting["lr"] == 0.2
+
+
+# Figures.
+
+
+def pretended(name, quick):
+    """A full record whose results are those of one quick run."""
+    experiment = EXPERIMENTS[name]
+    result = dict(
+        quick(name).where(pattern=quick(name)[-1].setting["pattern"])[0].result
+    )
+    for run in quick(name):
+        result = {**run.result, **result}
+    lists = {
+        k: [0.5 if v is None else v for v in x]
+        for k, x in result.items()
+        if isinstance(x, list)
+    }
+    return Runs(
+        Run(setting, seed, {**result, **lists}, MADE)
+        for setting in experiment.settings(False)
+        for seed in range(3)
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name in FIGURES])
+def test_figures_are_drawn_from_records(name, quick):
+    for draw in FIGURES[name]:
+        picture = draw(pretended(name, quick))
+        assert len(picture.alt.split()) > 5
+        assert picture._repr_png_()[0].startswith(b"\x89PNG")
+
+
+def test_figures_are_written_to_a_folder(quick, tmp_path, capsys):
+    folder = ["--folder", str(quick.folder)]
+    quick("structure")
+    main(["report", "structure", *folder, "--figures", str(tmp_path)])
+    assert (tmp_path / "structure_1.png").exists()
+    assert "structure_1.png: Smaller in many ways" in capsys.readouterr().out

@@ -123,25 +123,22 @@ def bits_against_cost(
     xlabel: str = "bytes of keys and values after 512 tokens",
 ) -> Picture:
     """Draw test bits per byte against a cost, each setting with its seeds' range."""
-    figure, axes = picture("", height=4.6)
-    spoken = []
-    keys = ("pattern", "equal", "n", "num_kv_heads")
-    for k, (group, part) in enumerate(runs.groups(*keys)):
-        bits, price = part.values("test_bits"), part[0].result[cost]
-        mean, label = sum(bits) / len(bits), _contender(*group)
+    groups = [
+        (_contender(*group), part.values("test_bits"), part[0].result[cost])
+        for group, part in runs.groups("pattern", "equal", "n", "num_kv_heads")
+    ]
+    spoken = [f"{name}: {x:.3g}, {sum(y) / len(y):.3f}" for name, y, x in groups]
+    alt = f"{xlabel} and test bits per byte: {'; '.join(spoken)}."
+    figure, axes = picture(alt, height=6)
+    for k, (name, bits, price) in enumerate(groups):
+        mean = sum(bits) / len(bits)
         reach = [[mean - min(bits)], [max(bits) - mean]]
-        look = {
-            "color": CYCLE[k % 6],
-            "marker": MARKERS[(k + k // 6) % 6],
-            "capsize": 4,
-        }
-        axes.errorbar([price], [mean], reach, label=label, linestyle="", **look)
-        spoken.append(f"{label}: {price:.3g}, {mean:.3f}")
+        look = {"color": CYCLE[k % 6], "marker": MARKERS[(k + k // 6) % 6]}
+        axes.errorbar([price], [mean], reach, label=name, ls="", capsize=4, **look)
     axes.set_xscale("log")
     axes.set(title=title, xlabel=xlabel, ylabel="test bits per byte")
     axes.grid(color=COLORS["pale"])
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    figure.alt = f"Cost and bits of {'; '.join(spoken)}."
+    figure.legend(frameon=False, loc="outside lower center", ncols=2)
     return figure
 
 
