@@ -4,7 +4,8 @@ Three kinds, from the cheapest to the most telling:
 
 - how far its attention looks (``distance_profile``, and ``advise_window`` on it),
 - how far its outputs depend on its inputs (``gradient_profile``),
-- what happens if its layers get a window after training (``with_window``).
+- what happens if its layers get a window after training (``with_window``,
+  ``losses_with_windows``).
 
 Attention can look far without need, at a first token for instance, and a model that is
 trained with a window can learn to pass on what it no longer sees. So an advice is a
@@ -19,16 +20,19 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from attn_tutorial import patterns
 from attn_tutorial.checks import check_count, check_window
 from attn_tutorial.modules import MultiHeadAttention, Transformer
+from attn_tutorial.tasks import IGNORE
 
 __all__ = [
     "Advice",
     "advise_window",
     "distance_profile",
     "gradient_profile",
+    "losses_with_windows",
     "smallest_window",
     "with_window",
 ]
@@ -271,3 +275,29 @@ def _within(pattern: patterns.Pattern | None, near: patterns.Pattern):
     if pattern is None or pattern == patterns.full():
         return near
     return near & pattern
+
+
+@torch.no_grad()
+def losses_with_windows(
+    model: Transformer, inputs: Tensor, targets: Tensor, windows: Iterable[int]
+) -> list[float]:
+    """Loss of a trained model under each window, without training again.
+
+    Args:
+        model: A model of attention layers.
+        inputs: Tokens, shape (batch, n).
+        targets: Labels, shape (batch, n); ``IGNORE`` is left out.
+        windows: Which windows to try.
+
+    Returns:
+        Mean cross-entropy in nats, for each window.
+    """
+    wanted = targets.flatten()
+    return [
+        cross_entropy(
+            with_window(model, window)(inputs).flatten(0, -2),
+            wanted,
+            ignore_index=IGNORE,
+        ).item()
+        for window in windows
+    ]

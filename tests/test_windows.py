@@ -10,10 +10,12 @@ from torch import nn
 import attn_tutorial as at
 from attn_tutorial import patterns
 from attn_tutorial.modules import Transformer, sinusoidal_positions
+from attn_tutorial.training import fit
 from attn_tutorial.windows import (
     advise_window,
     distance_profile,
     gradient_profile,
+    losses_with_windows,
     smallest_window,
     with_window,
 )
@@ -196,3 +198,22 @@ def test_a_window_as_wide_as_the_text_changes_nothing():
     tokens = torch.randint(6, (2, 24), generator=torch.Generator().manual_seed(0))
     assert torch.allclose(with_window(model, 23)(tokens), model(tokens), atol=1e-5)
     assert not torch.allclose(with_window(model, 5)(tokens), model(tokens), atol=1e-3)
+
+
+def two_steps_back(generator, n=16, labels=5):
+    """Tokens, to be named again two steps later."""
+    tokens = torch.randint(labels, (16, n), generator=generator)
+    targets = tokens.roll(2, 1)
+    targets[:, :2] = -100
+    return tokens, targets
+
+
+def test_imposed_windows_cost_what_they_hide():
+    torch.manual_seed(0)
+    options = {"pattern": patterns.causal(), "positions": "rotary"}
+    model = Transformer(5, 5, 16, 1, 1, **options)
+    fit(model, two_steps_back, steps=150, lr=1e-2)
+    batch = two_steps_back(torch.Generator().manual_seed(1))
+    near, enough, all_of_it = losses_with_windows(model, *batch, [1, 2, 16])
+    assert near > 1 > 0.1 > enough
+    assert all_of_it < 0.1

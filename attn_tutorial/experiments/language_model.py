@@ -77,9 +77,10 @@ def train(setting: Setting, seed: int, device: torch.device) -> Result:
     model = build(setting, BYTES, BYTES, causal=True).to(device)
     result = train_on(source_bytes("train"), model, setting, seed)
     costs = {"kv_bytes": kv_bytes(setting), "flops": training_flops(setting)}
-    plain = is_plain(setting)
-    looked_at = passages("validation", setting["n"], 8)[:, :-1].to(device)
-    return result | costs | (evidence(model, looked_at) if plain else {})
+    if is_plain(setting):
+        text = passages("validation", setting["n"], 8)
+        costs |= evidence(model, text[:, :-1], text[:, 1:])
+    return result | costs
 
 
 def train_on(text: Tensor, model: nn.Module, setting: Setting, seed: int) -> Result:

@@ -14,7 +14,12 @@ from attn_tutorial.modules import Transformer, layer_patterns
 from attn_tutorial.patterns import dense_mask
 from attn_tutorial.tasks import IGNORE
 from attn_tutorial.training import BatchFunction, fit
-from attn_tutorial.windows import advise_window, gradient_profile, smallest_window
+from attn_tutorial.windows import (
+    advise_window,
+    gradient_profile,
+    losses_with_windows,
+    smallest_window,
+)
 
 __all__ = [
     "WINDOWS",
@@ -29,6 +34,7 @@ __all__ = [
 ]
 
 WINDOWS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # at which evidence is recorded
+RISE = 0.02  # nats of loss that count as nothing
 TRAINING = ("steps", "lr", "optimizer", "weight_decay", "label_smoothing")
 BUILDING = ("num_kv_heads", "dropout", "share_layers")
 
@@ -120,28 +126,47 @@ def layer_masks(setting: Setting) -> list[Tensor]:
     return [dense_mask(pattern, setting["n"]) for pattern in layers]
 
 
-def evidence(model: Transformer, tokens: Tensor) -> Result:
+def evidence(model: Transformer, inputs: Tensor, targets: Tensor) -> Result:
     """What a model with full attention says about the window that it needs.
 
     Returns:
-        For each of WINDOWS, the share of attention (mean over heads and layers) and of
-        gradient within it; and the windows that are advised at a tolerance of 5 %:
-        per layer from attention, and one for all layers from the gradient.
+        For each of WINDOWS: the share of attention (mean over heads and layers) and of
+        gradient within it, and the loss if it is imposed after training. And the
+        windows that are advised: from attention and gradient at a tolerance of 5 %,
+        and the smallest whose loss is at most RISE above that without a window.
     """
+    device = next(model.parameters()).device
+    inputs, targets = inputs.to(device), targets.to(device)
     model.eval()
-    advice = advise_window(model, tokens)
-    mean = torch.stack([profile.mean(0) for profile in advice.profiles]).mean(0)
-    gradient = gradient_profile(model, tokens)
+    advice = advise_window(model, inputs)
+    gradient = gradient_profile(model, inputs)
+    losses = losses_with_windows(model, inputs, targets, WINDOWS)
     model.train()
-    (distance,) = smallest_window(gradient[None], advice.tolerance)
+    mean = torch.stack([profile.mean(0) for profile in advice.profiles]).mean(0)
     return {
         "attention_within": _within(mean),
         "gradient_within": _within(gradient),
+        "loss_with_window": losses,
         "advised_by_attention": advice.windows,
         "advised_by_mean_attention": smallest_window(mean[None], advice.tolerance)[0],
-        "advised_by_gradient": math.ceil(distance / len(model.blocks)),
+        "advised_by_gradient": _from_gradient(gradient, len(model.blocks)),
+        "advised_by_loss": _from_losses(losses),
         "first_token": advice.first_token,
     }
+
+
+def _from_gradient(profile: Tensor, layers: int) -> int:
+    """Window whose reach holds 95 % of what comes from other positions."""
+    others = profile.clone()
+    others[0] = 0
+    (distance,) = smallest_window((others / others.sum())[None], 0.05)
+    return math.ceil(distance / layers)
+
+
+def _from_losses(losses: list[float]) -> int:
+    """Smallest window with hardly more loss than the widest, which is no window."""
+    good = [loss <= losses[-1] + RISE for loss in losses]
+    return WINDOWS[good.index(True)]
 
 
 def _within(profile: Tensor) -> list[float]:

@@ -78,8 +78,9 @@ def train(setting: Setting, seed: int, device: torch.device) -> Result:
     for part, held_out in HELD_OUT.items():
         drawn = draw(TEST_SIZE, setting["n"], Generator().manual_seed(held_out))
         result |= measure(part, labels(model, drawn[0]), *drawn[1:])
-    plain = setting["pattern"] == "full" and "stage" not in setting
-    return result | (evidence(model, drawn[0][:32].to(device)) if plain else {})
+    if setting["pattern"] == "full" and "stage" not in setting:
+        result |= evidence(model, drawn[0][:32], drawn[1][:32])
+    return result
 
 
 def measure(part: str, found: Tensor, targets: Tensor, distance: Tensor) -> Result:

@@ -68,9 +68,9 @@ def train(setting: Setting, seed: int, device: torch.device) -> Result:
     for part in ("validation", "test"):
         inputs, targets = draw(part, setting["passages"], size[1], _fixed())
         result |= measure(part, labels(model, inputs), targets)
-    plain = setting["pattern"] == "full" and "stage" not in setting
-    looked_at = draw("validation", 8, setting["n"], _fixed())[0]
-    return result | (evidence(model, looked_at) if plain else {})
+    if setting["pattern"] == "full" and "stage" not in setting:
+        result |= evidence(model, *draw("validation", 16, setting["n"], _fixed()))
+    return result
 
 
 def _fixed() -> Generator:

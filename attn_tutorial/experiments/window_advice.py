@@ -50,6 +50,7 @@ RULES = {
     "widest head of any layer": "advised_by_attention",
     "mean of the heads": "advised_by_mean_attention",
     "gradient": "advised_by_gradient",
+    "imposed after training": "advised_by_loss",
 }
 # Experiment, which of its runs, the result that decides, and its direction.
 OTHERS = (
@@ -79,13 +80,13 @@ def train(setting: Setting, seed: int, device: torch.device) -> Result:
     size = setting["batch"], setting["n"], setting["max_gap"]
     losses = train_as(setting, model, lambda g: draw(*size, g), seed)
     result = {"final_loss": losses[-1]}
-    for part, held_out in (("validation", 10**6), ("test", 10**6 + 1)):
+    for part, held_out in (("test", 10**6), ("validation", 10**6 + 1)):
         generator = Generator().manual_seed(held_out)
         inputs, targets = draw(256, *size[1:], generator)
         right = labels(model, inputs) == targets
         result[f"{part}_accuracy"] = share(right, counted(targets))
     if setting["pattern"] == "full":
-        result |= evidence(model, inputs[:32].to(device))
+        result |= evidence(model, inputs[:32], targets[:32])
     return result
 
 
