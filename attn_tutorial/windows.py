@@ -91,9 +91,10 @@ def advise_window(
     Args:
         source: Attention weights of every layer, each (batch, heads, n, n); or a model
             that has them: a ``Transformer`` of this package, or one of the Hugging
-            Face library, loaded with ``attn_implementation="eager"``.
-        tokens: Inputs for the model, shape (batch, n). Use held-out text, and as
-            much of it as a few hundred queries need.
+            Face library, loaded with ``attn_implementation="eager"``. Call ``eval()``
+            on it before.
+        tokens: Inputs for the model, shape (batch, n), without padding. Use held-out
+            text, and as much of it as a few hundred queries need.
         tolerance: Share of attention that may lie outside, in [0, 1).
         skip: Leave out the first queries, whose keys cannot be far away; half of them
             if None and no query looks ahead, else 0.

@@ -190,6 +190,15 @@ def test_what_is_recorded_is_not_trained_again(tmp_path):
     assert len(run_experiment(toy(), seeds=3, folder=tmp_path)) == 6
 
 
+def test_progress_is_shown_unless_it_is_not_wanted(tmp_path, capsys):
+    run_experiment(toy(), seeds=1, folder=tmp_path)
+    shown = capsys.readouterr()
+    assert "toy [###############...............] 1/2" in shown.err
+    assert "toy [##############################] 2/2, 0 s left" in shown.err
+    run_experiment(toy(), seeds=2, folder=tmp_path, progress=False)
+    assert capsys.readouterr() == ("", "") and shown.out == ""
+
+
 def test_an_error_keeps_the_runs_before_it(tmp_path):
     def fail(setting, seed, device):
         if seed == 1:

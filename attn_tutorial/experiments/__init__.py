@@ -8,5 +8,7 @@ A run that is killed is lost; all others are recorded, and the same command goes
 """
 
 from attn_tutorial.experiments.records import Run, Runs, load
+from attn_tutorial.experiments.registry import EXPERIMENTS
+from attn_tutorial.experiments.runner import run_experiment
 
-__all__ = ["Run", "Runs", "load"]
+__all__ = ["EXPERIMENTS", "Run", "Runs", "load", "run_experiment"]

@@ -18,7 +18,7 @@ from attn_tutorial.modules import Transformer
 
 __all__ = ["EXPERIMENT", "MeanOverText", "settings", "train"]
 
-BASE = {"n": 128, "d_model": 96, "heads": 3, "layers": 3, "batch": 32, "steps": 300}
+BASE = {"n": 128, "d_model": 64, "heads": 2, "layers": 2, "batch": 32, "steps": 300}
 BASE |= {"optimizer": "muon", "lr": 0.02, "weight_decay": 0.01, "dropout": 0.1}
 PATTERNS = ("full", "local 1", "local 2", "local 8", "local 32", "blocks 8")
 

@@ -21,7 +21,7 @@ __all__ = ["EXPERIMENT", "draw", "settings", "train"]
 KEYS = VALUES = 16
 TEST_SIZE, HELD_OUT = 512, {"test": 10**6, "validation": 10**6 + 1}  # seeds
 BANDS = ((1, 8), (8, 16), (16, 32), (32, 64), (64, 128))  # distances, end excluded
-SIZE = {"n": 128, "d_model": 64, "heads": 2, "batch": 32, "steps": 500}
+SIZE = {"n": 128, "d_model": 64, "heads": 2, "batch": 32, "steps": 400}
 MUON = {"optimizer": "muon", "lr": 0.02}
 GRID = [
     *[(f"local {w}", 2) for w in (8, 16, 32, 64)],
@@ -113,5 +113,5 @@ EXPERIMENT = Experiment(
     settings=settings,
     train=train,
     report=report,
-    tuning=Tuning((0.01, 0.02, 0.04), "validation_error", {"steps": 250}),
+    tuning=Tuning((0.01, 0.02, 0.04), "validation_error", {"steps": 200}),
 )

@@ -116,6 +116,7 @@ def run_experiment(
     workers: int = 1,
     device: str = "cpu",
     folder: Path = FOLDER,
+    progress: bool = True,
 ) -> Runs:
     """Train what is not recorded yet, and record each run as soon as it is finished.
 
@@ -126,6 +127,7 @@ def run_experiment(
         workers: Processes; each computes with one thread.
         device: "cpu" or "cuda".
         folder: Where the record is.
+        progress: Whether to draw a progress bar on standard error.
 
     Returns:
         All recorded runs, older ones included.
@@ -136,7 +138,7 @@ def run_experiment(
             bar = _Bar(experiment.name, len(jobs))
             for run in _results(perform, jobs, workers):
                 record.add(run)
-                bar.advance(run)
+                bar.advance(show=progress)
         return Runs(record.runs)
 
 
@@ -179,9 +181,11 @@ class _Bar:
         self.name, self.total, self.done = name, total, 0
         self.started = time.time()
 
-    def advance(self, run: Run) -> None:
-        """Count a finished run."""
+    def advance(self, *, show: bool) -> None:
+        """Count a finished run, and draw the bar if it is wanted."""
         self.done += 1
+        if not show:
+            return
         left = (time.time() - self.started) / self.done * (self.total - self.done)
         filled = 30 * self.done // self.total
         bar = "#" * filled + "." * (30 - filled)

@@ -25,7 +25,7 @@ __all__ = ["EXPERIMENT", "draw", "part_of_pair", "settings", "train"]
 SIGNS = "\0\1 -abcdefghijklmnopqrstuvwxyzMßöü,"  # filling, start and end, letters
 PAD, MARK = 0, 1
 PARTS = ("validation", "test")
-BASE = {"d_model": 96, "heads": 3, "layers": 2, "batch": 32, "steps": 400}
+BASE = {"d_model": 64, "heads": 2, "layers": 2, "batch": 32, "steps": 300}
 BASE |= {"optimizer": "muon", "lr": 0.02, "digits": 6, "numbers": 2, "held_out": 512}
 GRID = (
     ("full", "full"),
