@@ -394,8 +394,8 @@ class Stream:
         """Jobs that are done."""
         return sum(job.done() for job in self._queue)
 
-    def launch(self, function: Callable, *arguments: Any) -> Future:
-        """Queue a job and return at once."""
+    def launch(self, function: Callable, *arguments: Any) -> Any:
+        """Queue a job and return at once, with a future that will hold its result."""
         self._queue.append(self._worker.submit(function, *arguments))
         return self._queue[-1]
 
@@ -437,9 +437,10 @@ class Examination:
 
     @property
     def fewer(self) -> float:
-        """Pairs of full attention per computed pair: what these tiles can gain at most.
+        """How many times fewer pairs than full attention has are computed.
 
-        Below 1 where the tiles reach so far beyond n that they compute more than n^2.
+        No kernel on these tiles gains more. Below 1 where the tiles reach so far
+        beyond n that they compute more than n^2.
         """
         return self.n**2 / self.computed
 

@@ -39,6 +39,7 @@ NAMES = {
     17: "Bytes of the halo",
     18: "Bytes without a window",
     19: "Tile tax on a grid",
+    20: "Bytes of a schedule of tiles",
 }
 
 LABEL = re.compile(r"Eq\. \((\d+)\)(?:: (.+?)(?:\n\n|$))?", re.DOTALL)

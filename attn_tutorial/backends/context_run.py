@@ -54,7 +54,7 @@ ALONE = {
     "all_gather": attention,
     "ring": attention,
 }
-LOST = {"killed": signal.SIGKILL, "stopped": signal.SIGSTOP}
+LOST = {"killed": "SIGKILL", "stopped": "SIGSTOP"}
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     patience = timedelta(seconds=options.timeout)
     dist.init_process_group("gloo", timeout=max(patience, timedelta(seconds=60)))
     if options.lose:
-        print(json.dumps(_get_lost(LOST[options.lose], patience)), flush=True)
+        print(json.dumps(_get_lost(options.lose, patience)), flush=True)
         os._exit(0)  # there is no orderly way out of a group that has lost a rank
     if options.cases:
         cases = [Case(**case) for case in json.loads(options.cases)]
@@ -294,7 +294,7 @@ def _print_table(case: Case) -> None:
         raise SystemExit(f"the processes are off by {worst:.1e}")
 
 
-def _get_lost(how: signal.Signals, patience: timedelta) -> dict:
+def _get_lost(how: str, patience: timedelta) -> dict:
     """Make a call without the last rank, and report how it ends."""
     group = dist.new_group(timeout=patience)
     rank, ranks = dist.get_rank(), dist.get_world_size()
@@ -302,7 +302,7 @@ def _get_lost(how: signal.Signals, patience: timedelta) -> dict:
     dist.barrier()
     start = time.monotonic()
     if rank == ranks - 1:
-        os.kill(os.getpid(), how)
+        os.kill(os.getpid(), getattr(signal, LOST[how]))
     try:
         context_local_attention(x, x, x, 1, lengths=[4] * ranks, group=group)
     except RuntimeError as failure:

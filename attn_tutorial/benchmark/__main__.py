@@ -182,7 +182,7 @@ def add_run(one: argparse.ArgumentParser) -> None:
     one.add_argument("--rounds", type=int, default=15, help="at most")
     one.add_argument("--least", type=int, default=3, help="rounds at least")
     one.add_argument("--budget", type=float, default=3.0, help="seconds a case")
-    one.add_argument("--limit", type=float, default=11.0, help="seconds a call")
+    one.add_argument("--limit", type=float, default=20.0, help="seconds a call")
     one.add_argument("--no-memory", action="store_true", help="leave peak memory out")
     one.set_defaults(command=run_command)
 

@@ -119,6 +119,7 @@ class Plan:
         return Plan(self.case, sweeps, both, self.memory or other.memory)
 
 
+DENSE = ("masked dense", "sdpa + mask", "sdpa full")
 PACKAGES = ("local-attention", "longformer chunks")
 FLEX = ("flex 32", "flex 64", "flex 128")
 GPU = ("triton", "flash-attn", "xformers", "natten")
@@ -127,12 +128,18 @@ BOTH = (False, True)  # forward; forward and backward
 
 
 def quick_sweep(device: str) -> Iterator[Plan]:
-    """A few small cases, so that a machine is known in a minute."""
+    """A few small cases, so that a machine is known in a minute or two.
+
+    One block size of FlexAttention, since each takes seconds to compile.
+    """
     dtype = "bfloat16" if device == "cuda" else "float32"
+    names = ("loop", *DENSE, *FAST, "flex 128")
     for n in (512, 2048, 8192) if device == "cuda" else (512, 1024, 2048):
-        yield Plan(Case("local", n, 128, dtype=dtype), memory=n == 2048)
-    yield Plan(Case("local", 1024, 64, backward=True, dtype=dtype))
-    yield Plan(Case("blocks", 1024, 64, dtype=dtype))
+        case = Case("local", n, 128, dtype=dtype)
+        yield Plan(case, contenders=names, memory=n == 2048)
+    backward = Case("local", 1024, 64, backward=True, dtype=dtype)
+    yield Plan(backward, contenders=names)
+    yield Plan(Case("blocks", 1024, 128, dtype=dtype), contenders=names)
 
 
 def length_sweep(device: str) -> Iterator[Plan]:

@@ -49,7 +49,7 @@ class Settings:
     rounds: int = 15
     least: int = 3
     budget: float = 3.0
-    limit: float = 11.0
+    limit: float = 20.0
     memory: bool = True
 
 
@@ -72,42 +72,39 @@ def measure(
     """
     case = plan.case
     torch.compiler.reset()  # it gives up compiling after a few cases
-    tensors = case.inputs(device)
-    runs, results, not_run = ready(plan, tensors, settings, device, ceiling)
+    runs, results, not_run = ready(plan, settings, device, ceiling)
     products, flops = large_product(case.dtype, device)
     samples = timed({**runs, "matmul": products}, settings, clock)
-    for name, result in results.items():
-        result |= {"rounds": len(samples[name]), "seconds": summaries(samples[name])}
-        result["peak_bytes"] = None
-        if settings.memory and device == "cuda":
-            result["peak_bytes"] = clocks.cuda_peak(runs[name])
+    peaks = cuda_peaks(runs) if settings.memory and device == "cuda" else {}
+    runs.clear()  # and with them the inputs, before a child makes its own
     if settings.memory and plan.memory and device == "cpu":
-        del runs, tensors
-        for name, result in results.items():
-            result["peak_bytes"] = peak_in_child(case, name)
+        peaks = {name: peak_in_child(case, name) for name in results}
+    for name, result in results.items():
+        result |= timing(samples[name]) | {"peak_bytes": peaks.get(name)}
     return {
         "case": asdict(case),
         "sweeps": list(plan.sweeps),
         "useful_flops": case.useful_flops,
         "compulsory_bytes": case.compulsory_bytes,
-        "matmul": {
-            "flops": flops,
-            "rounds": len(samples["matmul"]),
-            "seconds": summaries(samples["matmul"]),
-        },
+        "matmul": {"flops": flops, **timing(samples["matmul"])},
         "results": list(results.values()),
         "not_run": not_run,
     }
+
+
+def cuda_peaks(runs: dict[str, Callable]) -> dict[str, int]:
+    """Peak memory of each call on a CUDA device."""
+    return {name: clocks.cuda_peak(run) for name, run in runs.items()}
 
 
 # Before the rounds
 
 
 def ready(
-    plan: Plan, tensors: tuple, settings: Settings, device: str, ceiling: float
+    plan: Plan, settings: Settings, device: str, ceiling: float
 ) -> tuple[dict[str, Callable], dict[str, dict], dict[str, str]]:
     """Build and check: what to run, what is known of it, and who cannot run."""
-    runs, results, not_run = {}, {}, {}
+    tensors, runs, results, not_run = plan.case.inputs(device), {}, {}, {}
     for name, one in CONTENDERS.items():
         if plan.contenders is not None and name not in plan.contenders:
             continue
@@ -263,6 +260,11 @@ def timed(
         for name in random.sample(list(runs), len(runs)):
             samples[name].append(clock.seconds(runs[name]))
     return samples
+
+
+def timing(samples: list[dict[str, float]]) -> dict:
+    """Rounds and seconds as records have them."""
+    return {"rounds": len(samples), "seconds": summaries(samples)}
 
 
 def summaries(samples: list[dict[str, float]]) -> dict[str, dict]:

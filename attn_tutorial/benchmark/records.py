@@ -67,12 +67,9 @@ class Spread(NamedTuple):
         return cls(statistics.median(values), min(values), max(values), len(values))
 
     def __format__(self, spec: str) -> str:
-        """Format as `median (low to high)`; with one run as the value alone."""
-        spec = spec or ".3g"
-        if self.runs == 1:
-            return format(self.median, spec)
-        low, high = format(self.low, spec), format(self.high, spec)
-        return f"{format(self.median, spec)} ({low} to {high})"
+        """Format as `median (low to high)`; as the median where all look the same."""
+        middle, low, high = (format(value, spec or ".3g") for value in self[:3])
+        return middle if low == high else f"{middle} ({low} to {high})"
 
     def __str__(self) -> str:
         return format(self)
@@ -206,6 +203,12 @@ class Records(list[Record]):
     def cases(self) -> list[Case]:
         """All cases, in the order of measurement."""
         return list(dict.fromkeys(result.case for result in self.results))
+
+    def swept(self, sweep: str) -> list[Case]:
+        """The cases of one sweep."""
+        entries = (entry for record in self for entry in record.data["cases"])
+        found = (Case(**e["case"]) for e in entries if sweep in e["sweeps"])
+        return list(dict.fromkeys(found))
 
     @property
     def names(self) -> list[str]:

@@ -165,10 +165,7 @@ def ratios(records: Records) -> Iterator[str]:
 
 def kinds(records: Records) -> Iterator[tuple[str, list[Case]]]:
     """The grid's cases by mechanism, causality and pass."""
-    grid = [case for case in records.cases if case.n in (4096, 16384, 65536)]
-    grid = [
-        case for case in grid if (case.heads, case.d) == (8, 64) and case.size <= 512
-    ]
+    grid = records.swept("grid")
     for mechanism, causal in (("local", False), ("local", True), ("blocks", False)):
         for backward in (False, True):
             kind = [c for c in grid if (c.mechanism, c.causal, c.backward) == (
@@ -211,9 +208,10 @@ def memory(records: Records) -> Iterator[str]:
             found = attempt(lambda n=name, c=case: records.peak_bytes(n, c))
             if found:
                 tensors = scaled(found, case.tensor_bytes)
+                unit, letter = (1e9, "G") if found.median >= 1e9 else (1e6, "M")
                 yield (
                     f"  {case}: {name}: {tensors:.3g} tensors of the size of q, "
-                    f"{scaled(found, 1e9):.3g} GB"
+                    f"{scaled(found, unit):.3g} {letter}B"
                 )
 
 
