@@ -38,7 +38,7 @@ from attn_tutorial.experiments.runner import (
     pending,
     run_experiment,
 )
-from attn_tutorial.experiments.window_advice import Task
+from attn_tutorial.experiments.window_advice import Task, hit_count
 from attn_tutorial.tasks import IGNORE
 
 FORMAT = json.loads(SCHEMA.read_text())
@@ -663,6 +663,7 @@ def test_advice_is_a_hit_if_the_next_trained_window_is_as_good(advice, verdict):
     task = Task("made up", runs_with({4: 0.5, 8: 0.89, 16: 0.9}, advice=advice))
     assert task.smallest_as_good() == 8
     assert task.verdict("widest head of any layer") == verdict
+    assert hit_count([task], "widest head of any layer") == ("hit" in verdict)
 
 
 def test_no_window_may_be_good_enough_and_less_may_be_better():

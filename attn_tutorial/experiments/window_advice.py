@@ -39,6 +39,7 @@ __all__ = [
     "EXPERIMENT",
     "RULES",
     "Task",
+    "hit_count",
     "latch_tasks",
     "needed",
     "recorded_tasks",
@@ -175,12 +176,20 @@ def recorded_tasks(folder: Path = FOLDER) -> list[Task]:
     return found
 
 
+def hit_count(tasks: list[Task], rule: str) -> int:
+    """On how many tasks a rule names the right trained window."""
+    return sum("hit" in task.verdict(rule) for task in tasks)
+
+
 def report(runs: Runs) -> str:
-    """What theory needs, what training shows, and what each rule says."""
+    """What theory needs, what training shows, what each rule says, and its hits."""
+    tasks = [*latch_tasks(runs), *recorded_tasks()]
     rows = [
         (task.name, task.known, task.smallest_as_good(), *map(task.verdict, RULES))
-        for task in [*latch_tasks(runs), *recorded_tasks()]
+        for task in tasks
     ]
+    hits = [f"{hit_count(tasks, rule)} of {len(tasks)}" for rule in RULES]
+    rows.append(("hits", None, None, *hits))
     return table(("task", "by theory", "smallest as good", *RULES), rows)
 
 
