@@ -672,17 +672,21 @@ def test_no_window_may_be_good_enough_and_less_may_be_better():
     assert bits.smallest_as_good() == 8
 
 
-def test_linear_attention_is_causal_and_averages_values():
+def test_linear_attention_needs_only_a_state_that_does_not_grow():
+    """Token by token, with one matrix and one vector a head."""
     torch.manual_seed(0)
-    layer = structure.LinearAttention(8, 2)
-    x = torch.randn(2, 6, 8)
-    changed = x.clone()
-    changed[:, 4:] = 0
-    assert torch.allclose(layer(x)[:, :4], layer(changed)[:, :4])
-    torch.nn.init.zeros_(layer.inputs.weight[:16])  # all weights equal: a mean
-    v = layer.inputs(x)[..., 16:]
-    mean = v.cumsum(1) / torch.arange(1, 7)[:, None]
-    assert torch.allclose(layer(x), layer.output(mean), atol=1e-6)
+    layer = structure.LinearAttention(8, 2).double()
+    x = torch.randn(1, 9, 8, dtype=torch.float64)
+    q, k = (torch.nn.functional.elu(f(x)) + 1 for f in (layer.query, layer.key))
+    turned = [layer.turn(part).view(9, 2, 4) for part in (q, k)]
+    q, k, v = (part.view(9, 2, 4) for part in (q, k, layer.value(x)))
+    state = torch.zeros(2, 4, 4, dtype=torch.float64)
+    keys = torch.zeros(2, 4, dtype=torch.float64)
+    for i in range(9):
+        state = state + turned[1][i][:, :, None] * v[i][:, None, :]
+        keys = keys + k[i]
+        heads = (turned[0][i][:, None] @ state)[:, 0] / (q[i] * keys).sum(-1)[:, None]
+        assert torch.allclose(layer(x)[0, i], layer.output(heads.flatten()))
 
 
 def test_the_best_rate_is_chosen_by_validation():

@@ -11,6 +11,7 @@ import time
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import elu
 
 from attn_tutorial.experiments.corpora import source_bytes
 from attn_tutorial.experiments.language_model import BYTES, QUICK, SMALL, train_on
@@ -18,6 +19,7 @@ from attn_tutorial.experiments.models import build, kv_bytes
 from attn_tutorial.experiments.records import Result, Runs, Setting
 from attn_tutorial.experiments.runner import Experiment, Tuning
 from attn_tutorial.experiments.tables import table
+from attn_tutorial.modules import Rotary
 
 __all__ = ["EXPERIMENT", "LinearAttention", "settings", "train"]
 
@@ -36,24 +38,30 @@ class LinearAttention(nn.Module):
     """Attention without a softmax: weights phi(q) phi(k), phi = elu + 1, normalised.
 
     Since the weights factor, the sum over all earlier keys is a matrix of d x d
-    numbers a head, however long the text (Katharopoulos et al., 2020). Written here
+    numbers a head, however long the text (Katharopoulos et al., 2020). Queries and
+    keys turn with their position, except in the norm (Su et al., 2024). Written here
     with the whole n x n matrix, which is short and fast at our lengths.
     """
 
     def __init__(self, d_model: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.inputs = nn.Linear(d_model, 3 * d_model)
+        self.turn = Rotary(d_model // num_heads)
+        self.query = nn.Linear(d_model, d_model)
+        self.key = nn.Linear(d_model, d_model)
+        self.value = nn.Linear(d_model, d_model)
         self.output = nn.Linear(d_model, d_model)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, n, d_model) to itself; causal."""
-        heads = self.inputs(x).unflatten(-1, (3, self.num_heads, -1))
-        q, k, v = heads.permute(2, 0, 3, 1, 4)  # each (batch, h, n, d)
-        q, k = nn.functional.elu(q) + 1, nn.functional.elu(k) + 1
-        weights = (q @ k.mT).tril()
-        heads = weights @ v / weights.sum(-1, keepdim=True)
+        q, k = (elu(part(x)) + 1 for part in (self.query, self.key))
+        v, norm = self._split(self.value(x)), self._split(q) @ self._split(k).mT
+        weights = self._split(self.turn(q)) @ self._split(self.turn(k)).mT
+        heads = weights.tril() @ v / norm.tril().sum(-1, keepdim=True)
         return self.output(heads.transpose(1, 2).flatten(2))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
 
 def settings(quick: bool) -> list[Setting]:
