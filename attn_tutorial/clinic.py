@@ -168,7 +168,8 @@ def dye(
 
     The values are the dye: value j is NaN in column j and 0 elsewhere. A masked pair
     has the weight 0, but 0 * NaN is NaN, so output (i, j) is NaN exactly where the
-    routine multiplied the pair. Works on any routine, compiled or not.
+    routine multiplied the pair's weight and value. Works on any routine, compiled or
+    not; whether it formed a score for a pair that is not stained, it cannot say.
 
     Args:
         attend: Called as attend(q, k, v) with tensors of shape (1, 1, n, d).
@@ -198,8 +199,8 @@ def dye(
 class Calls(TorchDispatchMode):
     """Counts the operations that compute something: each is a call, and costs one.
 
-    Views and empty tensors are free. On a GPU each counted operation launches at
-    least one kernel.
+    Views and empty tensors are free, and so is what returns no tensor. On a GPU each
+    counted operation is, as a rule, a launch or more.
 
     Attributes:
         count: Operations so far.
@@ -217,9 +218,12 @@ class Calls(TorchDispatchMode):
         self.count = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        """Count the operation unless it only describes memory, then run it."""
-        self.count += not (func.is_view or "empty" in func.overloadpacket.__name__)
-        return func(*args, **(kwargs or {}))
+        """Run the operation, and count it if it wrote something."""
+        result = func(*args, **(kwargs or {}))
+        created = _new_storages(result, (args, kwargs))
+        if func._schema.is_mutable or created:
+            self.count += "empty" not in func.overloadpacket.__name__
+        return result
 
 
 def executed_flops(run: Callable[[], Any]) -> int:
@@ -282,9 +286,8 @@ class LiveMemory(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         """Run the operation, then watch the storages that it created."""
         result = func(*args, **(kwargs or {}))
-        old = {t.untyped_storage()._cdata for t in _tensors((args, kwargs))}
-        for storage in (tensor.untyped_storage() for tensor in _tensors(result)):
-            if storage._cdata not in old and storage._cdata not in self._known:
+        for storage in _new_storages(result, (args, kwargs)):
+            if storage._cdata not in self._known:
                 self._watch(storage)
         return result
 
@@ -302,6 +305,13 @@ class LiveMemory(TorchDispatchMode):
 
 def _tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _new_storages(result: Any, arguments: Any) -> list[torch.UntypedStorage]:
+    """Memory of an operation's results that belongs to none of its arguments."""
+    old = {tensor.untyped_storage()._cdata for tensor in _tensors(arguments)}
+    found = [tensor.untyped_storage() for tensor in _tensors(result)]
+    return [storage for storage in found if storage._cdata not in old]
 
 
 def compilations(

@@ -36,6 +36,7 @@ NAMES = {
     13: "Multi-head attention",
     14: "Spread of influence",
     15: "Patterns and their algebra",
+    16: "Roofline",
     17: "Bytes of the halo",
     18: "Bytes without a window",
     19: "Tile tax on a grid",

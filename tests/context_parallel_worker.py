@@ -133,7 +133,7 @@ def run_case(lengths, setting, rank, meter, options=MappingProxyType({})) -> dic
     }
 
 
-def full(lengths, rank, meter) -> dict:
+def full(lengths, rank, meter, group=None) -> dict:
     """All-gather and ring attention: errors and bytes."""
     *inputs, weight = random_inputs(sum(lengths))
     whole = [x.clone().requires_grad_() for x in inputs]
@@ -141,14 +141,14 @@ def full(lengths, rank, meter) -> dict:
     expected.backward(weight)
     own = [part(x, lengths, rank).requires_grad_() for x in inputs]
     meter.read()
-    output = all_gather_attention(*own)
+    output = all_gather_attention(*own, group=group)
     forward = meter.read()
     output.backward(part(weight, lengths, rank))
     found = {"bytes": [forward, meter.read()]}
     grads = [part(x.grad, lengths, rank) for x in whole]
     found["grads"] = [error(x.grad, g) for x, g in zip(own, grads, strict=True)]
     with Traffic() as sent, torch.no_grad():
-        ring = ring_attention(*own, lengths=lengths)
+        ring = ring_attention(*own, lengths=lengths, group=group)
     found["ring bytes"] = sent.bytes
     expected = part(expected, lengths, rank)
     found["outputs"] = [error(x, expected) for x in (output, ring)]
@@ -166,6 +166,34 @@ def two_layers(lengths, rank) -> float:
     return error(own.grad, part(whole.grad, lengths, rank))
 
 
+def backward_twice(lengths, rank) -> dict:
+    """A second backward pass adds the same again; one of a backward pass is refused."""
+    x = part(random_inputs(sum(lengths))[0], lengths, rank).requires_grad_()
+    output = context_local_attention(x, x, x, 3, overlap=True)
+    output.square().sum().backward(retain_graph=True)
+    once = x.grad.clone()
+    output.square().sum().backward(retain_graph=True)
+    found = {"twice": error(x.grad, 2 * once)}
+    (grad,) = torch.autograd.grad(output.square().sum(), x, create_graph=True)
+    try:
+        grad.sum().backward()
+    except RuntimeError as refusal:
+        found["refusal"] = str(refusal)
+    return found
+
+
+def low_precision(lengths, rank) -> list[float]:
+    """Errors in bfloat16, given as such or by autocast of what came from elsewhere."""
+    x = random_inputs(sum(lengths))[0].float()
+    expected = part(dense(x, x, x, window=3), lengths, rank)
+    own = part(x, lengths, rank)
+    half = own.bfloat16()
+    outputs = [context_local_attention(half, half, half, 3)]
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs.append(context_local_attention(own, own, own, 3))
+    return [error(output.float(), expected) for output in outputs]
+
+
 def refusals(rank: int, ranks: int) -> list[str]:
     """What the ranks say to wrong calls."""
     x, keep = torch.ones(3, 2, requires_grad=True), torch.ones(3, dtype=torch.bool)
@@ -178,6 +206,7 @@ def refusals(rank: int, ranks: int) -> list[str]:
         lambda: context_local_attention(x, x, x, 1, key_keep=None if rank else keep),
         lambda: context_local_attention(x, x, x, 1, key_keep=keep[:2]),
         lambda: ring_attention(x, x, x),
+        lambda: ring_attention(x.detach(), x.detach(), x),
     ]
     said = []
     for call in calls:
@@ -219,7 +248,10 @@ def findings(rank: int, ranks: int) -> dict:
             uneven, {"window": 3}, rank, meter, {"lengths": tuple(uneven)}
         ),
         "group": run_case([4, 5], {"window": 3}, rank % 2, meter, pair),
+        "full in a group": full([4, 5], rank % 2, meter, pair["group"]),
         "two layers": two_layers(uneven, rank),
+        "backward twice": backward_twice(uneven, rank),
+        "low precision": low_precision(uneven, rank),
         "refusals": refusals(rank, ranks),
         "full": [full(lengths, rank, meter) for lengths in LENGTHS[ranks]],
     }

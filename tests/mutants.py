@@ -148,6 +148,26 @@ MUTANTS = [
     Mutant("cost", "return min(2, layers)", "return layers"),
     Mutant("cost", '-(-(n - 1) // base["window"])', '(n - 1) // base["window"]'),
     Mutant("cost", "window * (window + 1) / 3", "window * (window + 1) / 12"),
+    # cost: tiles on a grid
+    Mutant("cost", "last // columns - first // columns + 1", "last // columns + 1"),
+    Mutant(
+        "cost",
+        "last // columns - first // columns + 1",
+        "last // columns - first // columns",
+    ),
+    Mutant(
+        "cost",
+        "last // columns - first // columns + 1",
+        "-(-(last - first + 1) // columns)",
+    ),
+    Mutant("cost", "sum(tiles) * rows * columns", "sum(tiles) * columns**2"),
+    Mutant(
+        "cost",
+        "_runs(pattern, n, rows)\n    )\n    return sum(tiles)",
+        "_runs(pattern, n, columns)\n    )\n    return sum(tiles)",
+    ),
+    Mutant("cost", "(pattern, n, rows, columns) / pairs", "(pattern, n, 1, 1) / pairs"),
+    Mutant("cost", "columns) / pairs if pairs else 1.0", "columns) / max(pairs, 1)"),
     # local: the window
     Mutant("local", "max(0, i - window)", "max(0, i - window + 1)"),
     Mutant("local", "i if causal else i + window)", "i + window)"),

@@ -512,6 +512,7 @@ def test_a_record_is_written_and_read_unchanged(record, tmp_path):
 
 def test_a_run_that_was_interrupted_is_continued(record, tmp_path, monkeypatch):
     path = tmp_path / "here-1.json"
+    monkeypatch.setattr(records, "provenance", lambda *device: record.provenance)
     records.write(record.data | {"cases": record.data["cases"][:1]}, path)
     plans = [Plan(case, ("length",), ("tiled",)) for case in SMALL[:2]]
     data = __main__.run(plans, "quick", QUICK, out=path, say=str)

@@ -150,6 +150,15 @@ def test_calls_counts_what_computes_and_no_views():
     assert calls.count == 2
 
 
+def test_calls_counts_neither_reshaping_nor_questions_about_types():
+    q = torch.ones(1, 1, 8, 4)
+    with clinic.Calls() as calls:
+        q @ q.mT  # bmm, and an _unsafe_view of its result
+        torch.promote_types(q.dtype, torch.float64)
+        torch.softmax(q, -1, out=torch.empty_like(q))  # writes into what is there
+    assert calls.count == 2
+
+
 def test_small_tiles_make_more_calls():
     q, k, v = inputs(64)
     counts = []

@@ -90,10 +90,23 @@ def test_outputs_and_gradients_are_those_of_one_process(found):
         assert report["two layers"] < 1e-11
 
 
+def test_a_second_backward_pass_is_right_and_a_double_one_is_refused(found):
+    for report in found:
+        assert report["backward twice"]["twice"] < 1e-12
+        assert "once_differentiable" in report["backward twice"]["refusal"]
+
+
+def test_low_precision_is_as_exact_as_it_can_be(found):
+    for report in found:
+        assert max(report["low precision"]) < 0.03
+
+
 def test_lengths_may_be_given_and_ranks_be_part_of_a_group(found):
     for report in found:
         check_errors(report["lengths given"], "lengths given")
         check_errors(report["group"], "group")
+        in_group = report["full in a group"]
+        assert max(in_group["outputs"] + in_group["grads"]) < 1e-12
     assert all("must contain this process" in report["outside"] for report in found[2:])
 
 
@@ -148,7 +161,7 @@ def test_ranks_that_disagree_say_so_all(found):
             f"{rank}, got {[4] * ranks}",
             f"key_keep must be the same on all ranks, got {[1] + [0] * (ranks - 1)}",
             "key_keep must broadcast to shape (3,), got (2,)",
-            "q, k, v must require no gradient: ring_attention has none",
+            *["q, k, v must require no gradient: ring_attention has none"] * 2,
         ]
 
 
@@ -181,6 +194,11 @@ def test_launch_measures_on_processes():
 def test_launch_says_why_a_rank_failed():
     with pytest.raises(RuntimeError, match="window must be at least 0, got -1"):
         launch(1, [Case("local", [3], {"window": -1})])
+
+
+def test_launch_gives_up_in_time():
+    with pytest.raises(RuntimeError, match="a rank is not done after 0.01 seconds"):
+        launch(1, [Case("local", [3], {"window": 1})], timeout=0.01)
 
 
 def test_a_killed_rank_is_an_error_for_the_others():

@@ -108,9 +108,9 @@ def context_local_attention(
         key_keep: Of the shard's keys: bool, broadcastable to (..., n_r), False =
             padding, never attended.
         overlap: Compute the rows that see no halo while it travels. That is worth the
-            more rows if the halo is large and the way slow.
+            more rows if the halo is large and the link slow.
         lengths: n_r of all ranks in order. Without it they are exchanged in each call,
-            and the ranks check that all else is the same.
+            and the ranks check that shapes and pattern (not scale) are the same.
         group: The ranks that share the sequence, by default all.
         scale: Factor of the scores, by default 1 / sqrt(d).
 
@@ -158,9 +158,9 @@ def context_sparse_attention(
         key_keep: Of the shard's keys: bool, broadcastable to (..., n_r), False =
             padding, never attended.
         overlap: Compute the rows that see no halo while it travels. That is worth the
-            more rows if the halo is large and the way slow.
+            more rows if the halo is large and the link slow.
         lengths: n_r of all ranks in order. Without it they are exchanged in each call,
-            and the ranks check that all else is the same.
+            and the ranks check that shapes and pattern (not scale) are the same.
         group: The ranks that share the sequence, by default all.
         scale: Factor of the scores, by default 1 / sqrt(d).
 
@@ -422,7 +422,11 @@ class Traffic:
 
 
 class Exchange:
-    """A message to every rank and one from each, on their way while others compute."""
+    """A message to every rank and one from each, on their way while others compute.
+
+    What leaves and what arrives is kept until `wait`, so that its memory is not given
+    to another tensor while it is sent or filled.
+    """
 
     def __init__(self, halo: Halo, group: torch.distributed.ProcessGroup | None):
         self.halo, self.group = halo, group

@@ -20,11 +20,14 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from functools import partial
 from itertools import pairwise
+from typing import TextIO
 
 import torch
 import torch.distributed as dist
@@ -153,7 +156,7 @@ def launch(ranks: int, cases: Sequence[Case], timeout: float = 120) -> list[list
         For each case the reports of `measure`, in the order of the ranks.
 
     Raises:
-        RuntimeError: If a process fails.
+        RuntimeError: If a process fails or is not done in time; with what all wrote.
     """
     todo = json.dumps([asdict(case) for case in cases])
     command = ["--cases", todo, "--timeout", str(timeout)]
@@ -185,16 +188,23 @@ def _run_ranks(ranks: int, wait_for: int, command: list[str], timeout: float) ->
     """Start processes, wait for the first ones' reports, end all."""
     # Where the processes find each other: a small server, at a port that is free.
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    processes = [_start(rank, ranks, store.port, command) for rank in range(ranks)]
-    try:
-        return [_report(process, timeout) for process in processes[:wait_for]]
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
+    with tempfile.TemporaryFile("w+") as log:
+        start = partial(_start, ranks=ranks, port=store.port, command=command, log=log)
+        processes = [start(rank) for rank in range(ranks)]
+        try:
+            return [_report(process, timeout) for process in processes[:wait_for]]
+        except RuntimeError as failure:
+            log.seek(0)
+            raise RuntimeError(f"{failure}:\n{log.read()}") from failure
+        finally:
+            for process in processes:
+                process.kill()
+                process.communicate()
 
 
-def _start(rank: int, ranks: int, port: int, command: list[str]) -> subprocess.Popen:
+def _start(
+    rank: int, ranks: int, port: int, command: list[str], log: TextIO
+) -> subprocess.Popen:
     """Start one rank with the environment that torchrun would give it."""
     names = [name for _, name in socket.if_nameindex()]
     loopback = next((name for name in names if name.startswith("lo")), names[0])
@@ -209,15 +219,18 @@ def _start(rank: int, ranks: int, port: int, command: list[str]) -> subprocess.P
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
     program = [sys.executable, "-m", "attn_tutorial.backends.context_run", *command]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes = {"stdout": subprocess.PIPE, "stderr": log, "text": True}
     return subprocess.Popen(program, env=env, **pipes)
 
 
 def _report(process: subprocess.Popen, timeout: float) -> list | dict:
     """Wait for a process and read the last line that it printed."""
-    output, complaints = process.communicate(timeout=timeout)
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"a rank is not done after {timeout} seconds") from None
     if process.returncode:
-        raise RuntimeError(f"a rank failed:\n{complaints}")
+        raise RuntimeError("a rank failed")
     return json.loads(output.splitlines()[-1])
 
 

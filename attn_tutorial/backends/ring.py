@@ -108,7 +108,7 @@ def ring_attention(
     """
     check_qkv(q, k, v)
     check_same_length(q, k)
-    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad):
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v)):
         raise ValueError("q, k, v must require no gradient: ring_attention has none")
     scale = check_scale(scale, q.shape[-1])
     lengths = agree_on_lengths(lengths, k, v, {}, group)

@@ -54,7 +54,7 @@ class Case:
 
     @property
     def useful_flops(self) -> int:
-        """Operations on kept pairs: two products forward, five more backward.
+        """Count operations on kept pairs, two products forward and five more backward.
 
         The five are those of a backward pass that computes the scores again.
         """
@@ -63,7 +63,7 @@ class Case:
 
     @property
     def compulsory_bytes(self) -> int:
-        """Least traffic: each input read and each result written once per pass.
+        """Count the least traffic, each input read and each result written once a pass.
 
         Forward reads q, k, v and writes the output. Backward reads these four and the
         output's gradient, and writes three gradients.

@@ -149,7 +149,7 @@ class Record:
 
     @property
     def clock(self) -> str:
-        """The kind of seconds that comparisons use: processor, wall or device."""
+        """The kind of seconds that comparisons use (processor, wall or device)."""
         return self.provenance["clock"]
 
     @cached_property
@@ -330,7 +330,7 @@ class Records(list[Record]):
 
     @property
     def source(self) -> str:
-        """One line that a figure prints: device, software, revision, dates, runs."""
+        """One line for a figure with device, software, revision, dates and runs."""
         if not self:
             return "no records"
         known = [record.provenance for record in self]
