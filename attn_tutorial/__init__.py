@@ -8,12 +8,15 @@ from attn_tutorial.dense import attention, attention_weights
 from attn_tutorial.local import LocalAttention, local_attention
 from attn_tutorial.patterns import dense_mask
 from attn_tutorial.sparse import SparseAttention, sparse_attention
+from attn_tutorial.windows import Advice, advise_window
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Advice",
     "LocalAttention",
     "SparseAttention",
+    "advise_window",
     "attention",
     "attention_weights",
     "cost",

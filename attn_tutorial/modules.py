@@ -6,9 +6,11 @@ that attention and a recurrence can stand in one another's place.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import cycle, islice
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attn_tutorial import patterns
@@ -20,10 +22,15 @@ from attn_tutorial.sparse import sparse_attention
 
 __all__ = [
     "Block",
+    "DecoderBlock",
+    "EncoderDecoder",
     "MultiHeadAttention",
     "RecurrentLayer",
+    "RepeatHeads",
+    "Rotary",
     "Transformer",
     "Translator",
+    "layer_patterns",
     "pattern_attention",
     "sinusoidal_positions",
 ]
@@ -39,6 +46,9 @@ class MultiHeadAttention(nn.Module):
         d_model: Width of the input and the output.
         num_heads: h; must divide d_model. Each head is d_model / h wide.
         pattern: Which pairs to keep; every pair if None.
+        num_kv_heads: Heads of keys and values; h if None. With fewer, each serves a
+            group of h / num_kv_heads query heads (Ainslie et al., 2023).
+        rotary: Whether queries and keys turn with their position (see ``Rotary``).
 
     Raises:
         TypeError, ValueError: If an argument has the wrong type or size.
@@ -50,7 +60,13 @@ class MultiHeadAttention(nn.Module):
     """
 
     def __init__(
-        self, d_model: int, num_heads: int, pattern: Pattern | None = None
+        self,
+        d_model: int,
+        num_heads: int,
+        pattern: Pattern | None = None,
+        *,
+        num_kv_heads: int | None = None,
+        rotary: bool = False,
     ) -> None:
         super().__init__()
         self.num_heads = check_count("num_heads", num_heads, least=1)
@@ -61,9 +77,13 @@ class MultiHeadAttention(nn.Module):
         if not isinstance(pattern, Pattern | None):
             raise TypeError(f"pattern must be a pattern or None, got {pattern!r}")
         self.pattern = pattern
-        self.query = nn.Linear(d_model, d_model)
-        self.key = nn.Linear(d_model, d_model)
-        self.value = nn.Linear(d_model, d_model)
+        groups = self.num_kv_heads = _check_groups(num_kv_heads, num_heads)
+        narrow = d_model // num_heads * groups
+        turn = [Rotary(d_model // num_heads)] if rotary else []
+        repeat = [RepeatHeads(groups, num_heads)] if groups < num_heads else []
+        self.query = _projection(d_model, d_model, *turn)
+        self.key = _projection(d_model, narrow, *turn, *repeat)
+        self.value = _projection(d_model, narrow, *repeat)
         self.output = nn.Linear(d_model, d_model)
 
     def forward(
@@ -101,6 +121,61 @@ class MultiHeadAttention(nn.Module):
         return x.unflatten(-1, (self.num_heads, -1)).transpose(-3, -2)
 
 
+def _check_groups(num_kv_heads: int | None, num_heads: int) -> int:
+    if num_kv_heads is None:
+        return num_heads
+    if num_heads % check_count("num_kv_heads", num_kv_heads, least=1):
+        raise ValueError(
+            f"num_kv_heads must divide num_heads={num_heads}, got {num_kv_heads}"
+        )
+    return num_kv_heads
+
+
+def _projection(d_in: int, d_out: int, *after: nn.Module) -> nn.Module:
+    """A linear layer, and what follows it."""
+    linear = nn.Linear(d_in, d_out)
+    return nn.Sequential(linear, *after) if after else linear
+
+
+class Rotary(nn.Module):
+    """Turn the features of each head by angles that grow with the position.
+
+    Features a and a + width / 2 of a head are a point in the plane; at position i it
+    turns by i f, with the frequencies f of ``sinusoidal_positions``. The product of a
+    turned query and a turned key then depends on their distance only (Su et al., 2024).
+
+    Args:
+        width: Features of a head; must be even.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        if check_count("width", width, least=2) % 2:
+            raise ValueError(f"width of a rotary head must be even, got {width}")
+        self.width = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., n, heads * width) to itself."""
+        a, b = x.unflatten(-1, (-1, self.width)).chunk(2, -1)  # (..., n, heads, half)
+        table = sinusoidal_positions(x.shape[-2], self.width).to(x)
+        sine, cosine = table[:, None].chunk(2, -1)  # (n, 1, half)
+        turned = torch.cat([a * cosine - b * sine, a * sine + b * cosine], -1)
+        return turned.flatten(-2)
+
+
+class RepeatHeads(nn.Module):
+    """Repeat each of a few heads for a group of query heads."""
+
+    def __init__(self, num_kv_heads: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_kv_heads, self.group = num_kv_heads, num_heads // num_kv_heads
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., n, num_kv_heads * width) to (..., n, num_heads * width)."""
+        heads = x.unflatten(-1, (self.num_kv_heads, -1))
+        return heads.repeat_interleave(self.group, -2).flatten(-2)
+
+
 def pattern_attention(
     q: Tensor,
     k: Tensor,
@@ -111,7 +186,8 @@ def pattern_attention(
     """Attention of several heads under a pattern, on the fast routine if it has one.
 
     ``local`` and ``adjacent_blocks``, alone or with ``& causal()``, go to
-    ``local_attention`` and ``sparse_attention``; any other pattern becomes a mask.
+    ``local_attention`` and ``sparse_attention``. Any other pattern becomes a mask for
+    PyTorch's attention. No pattern at all is Eq. (1) as it is written.
 
     Args:
         q: Queries, shape (..., h, n_q, d).
@@ -133,7 +209,17 @@ def pattern_attention(
         return local_attention(q, k, v, core["window"], **options)
     if same_length and core is not None and core.name == "adjacent_blocks":
         return sparse_attention(q, k, v, block_size=core["block_size"], **options)
-    return attention(q, k, v, _keep(q, k, pattern, key_keep))
+    if pattern is None:
+        return attention(q, k, v, _keep(q, k, None, key_keep))
+    return _masked_attention(q, k, v, _keep(q, k, pattern, key_keep))
+
+
+def _masked_attention(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> Tensor:
+    """PyTorch's attention under a mask; a query that keeps no key gets zeros."""
+    output = F.scaled_dot_product_attention(q, k, v, keep)
+    if keep is None:
+        return output
+    return output.masked_fill(~keep.any(-1, keepdim=True), 0.0)
 
 
 def _without_causal(pattern: Pattern | None) -> tuple[Pattern | None, bool]:
@@ -151,7 +237,7 @@ def _keep(
 ) -> Tensor | None:
     """Write the pattern and the padding out as one mask, or None if all is kept."""
     keep = None if key_keep is None else key_keep[..., None, None, :]
-    if pattern is None:
+    if pattern is None or pattern == patterns.full():
         return keep
     mask = dense_mask(pattern, q.shape[-2], k.shape[-2], device=q.device)
     return mask if keep is None else mask & keep
@@ -179,20 +265,22 @@ class Block(nn.Module):
     Args:
         d_model: Width of the input and the output.
         mixer: Module on (..., n, d_model) with a last linear layer named ``output``.
+        dropout: Share of each branch's features that training sets to zero.
     """
 
-    def __init__(self, d_model: int, mixer: nn.Module) -> None:
+    def __init__(self, d_model: int, mixer: nn.Module, dropout: float = 0.0) -> None:
         super().__init__()
         self.norm_1 = nn.LayerNorm(d_model)
         self.mixer = mixer
         self.norm_2 = nn.LayerNorm(d_model)
         self.mlp = _mlp(d_model)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         _zero(self.mixer.output)
 
     def forward(self, x: Tensor, **mixing: Tensor | None) -> Tensor:
         """Map (..., n, d_model) to itself; keyword arguments go to the mixer."""
-        x = x + self.mixer(self.norm_1(x), **mixing)
-        return x + self.mlp(self.norm_2(x))
+        x = x + self.dropout(self.mixer(self.norm_1(x), **mixing))
+        return x + self.dropout(self.mlp(self.norm_2(x)))
 
 
 def _mlp(d_model: int) -> nn.Sequential:
@@ -231,6 +319,24 @@ def sinusoidal_positions(n: int, d_model: int) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], -1)
 
 
+Patterns = Pattern | Sequence[Pattern | None] | None
+POSITIONS = ("none", "sinusoidal", "learned", "rotary")
+
+
+def layer_patterns(pattern: Patterns, num_layers: int) -> list[Pattern | None]:
+    """Say which pattern each layer has: the one given, or several in turn.
+
+    Example:
+        >>> near = patterns.local(4)
+        >>> layer_patterns([near, near, near, None], 8).index(None)  # 3 local, 1 full
+        3
+    """
+    several = [pattern] if isinstance(pattern, Pattern | None) else list(pattern)
+    if not several:
+        raise ValueError("pattern needs at least one pattern, got none")
+    return list(islice(cycle(several), num_layers))
+
+
 class Transformer(nn.Module):
     """A small pre-norm Transformer that names a label for every token.
 
@@ -243,9 +349,15 @@ class Transformer(nn.Module):
         d_model: Width of the residual stream.
         num_heads: Heads in each layer.
         num_layers: L, the number of blocks.
-        pattern: Which pairs the attention keeps; every pair if None.
-        positions: Whether to add sinusoidal positions to the embeddings.
+        pattern: Which pairs the attention keeps; every pair if None. Several patterns,
+            such as ``[near, near, near, None]``, take turns from layer to layer.
+        positions: "sinusoidal" (or True) adds sines to the embeddings, "learned" adds
+            a table, "rotary" turns queries and keys, "none" (or False) does nothing.
         mixer: Function that makes each layer's mixer; multi-head attention if None.
+        num_kv_heads: Heads of keys and values; ``num_heads`` if None.
+        dropout: Share of each branch's features that training sets to zero.
+        share_layers: Whether all layers are one block, applied again and again.
+        max_length: Rows of the learned table of positions.
 
     Example:
         >>> model = Transformer(10, 4, d_model=16, num_heads=2, num_layers=1)
@@ -261,21 +373,33 @@ class Transformer(nn.Module):
         num_heads: int = 2,
         num_layers: int = 2,
         *,
-        pattern: Pattern | None = None,
-        positions: bool = True,
+        pattern: Patterns = None,
+        positions: bool | str = True,
         mixer: Callable[[], nn.Module] | None = None,
+        num_kv_heads: int | None = None,
+        dropout: float = 0.0,
+        share_layers: bool = False,
+        max_length: int = 512,
     ) -> None:
         super().__init__()
+        self.positions = _check_positions(positions)
+        rotary = self.positions == "rotary"
 
-        def attend() -> nn.Module:
-            return MultiHeadAttention(d_model, num_heads, pattern)
+        def attend(p: Pattern | None) -> nn.Module:
+            options = {"num_kv_heads": num_kv_heads, "rotary": rotary}
+            return MultiHeadAttention(d_model, num_heads, p, **options)
 
-        mixers = [(mixer or attend)() for _ in range(num_layers)]
+        chosen = layer_patterns(pattern, num_layers)
+        if share_layers:
+            chosen = _only_one(chosen)
+        mixers = [mixer() if mixer else attend(p) for p in chosen]
         self.embedding = nn.Embedding(num_tokens, d_model)
-        self.positions = positions
-        self.blocks = nn.ModuleList([Block(d_model, m) for m in mixers])
+        blocks = [Block(d_model, m, dropout) for m in mixers]
+        self.blocks = nn.ModuleList(blocks * num_layers if share_layers else blocks)
         self.norm = nn.LayerNorm(d_model)
         self.head = nn.Linear(d_model, num_labels)
+        if self.positions == "learned":
+            self.table = nn.Parameter(torch.randn(max_length, d_model) / 10)
 
     def forward(self, tokens: Tensor, **mixing: Tensor | None) -> Tensor:
         """Score every label for every token.
@@ -294,15 +418,33 @@ class Transformer(nn.Module):
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Look the tokens up and add their positions: shape (batch, n, d_model)."""
-        return _embed(self.embedding, tokens, positions=self.positions)
+        if self.positions == "learned":
+            return self.embedding(tokens) + self.table[: tokens.shape[-1]]
+        add = self.positions == "sinusoidal"
+        return _embed(self.embedding, tokens, positions=add)
 
-    def attention_maps(self, tokens: Tensor) -> list[Tensor]:
+    def attention_maps(self, tokens: Tensor, **mixing: Tensor | None) -> list[Tensor]:
         """Weights of every layer for these tokens, each (batch, heads, n, n)."""
         x, maps = self.embed(tokens), []
         for block in self.blocks:
-            maps.append(block.mixer(block.norm_1(x), need_weights=True)[1])
-            x = block(x)
+            weights = block.mixer(block.norm_1(x), **mixing, need_weights=True)[1]
+            maps.append(weights)
+            x = block(x, **mixing)
         return maps
+
+
+def _only_one(chosen: list[Pattern | None]) -> list[Pattern | None]:
+    if any(pattern != chosen[0] for pattern in chosen):
+        raise ValueError(f"shared layers need one pattern, got {chosen}")
+    return chosen[:1]
+
+
+def _check_positions(positions: bool | str) -> str:
+    if isinstance(positions, bool):
+        return "sinusoidal" if positions else "none"
+    if positions not in POSITIONS:
+        raise ValueError(f"positions must be one of {POSITIONS}, got {positions!r}")
+    return positions
 
 
 def _embed(
@@ -384,3 +526,91 @@ class Translator(nn.Module):
             best = self(source, written)[:, -1:].argmax(-1)
             written = torch.cat([written, best], 1)
         return written[:, 1:]
+
+
+class DecoderBlock(nn.Module):
+    """A layer that writes: look at what is written, then at the source, then think."""
+
+    def __init__(
+        self, d_model: int, past: MultiHeadAttention, cross: MultiHeadAttention
+    ) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(d_model)
+        self.past = past
+        self.block = Block(d_model, cross)
+        _zero(self.past.output)
+
+    def forward(self, x: Tensor, source: Tensor, key_keep: Tensor | None) -> Tensor:
+        """Map (batch, n, d_model) to itself, given the source (batch, m, d_model)."""
+        x = x + self.past(self.norm(x))
+        return self.block(x, key_value=source, key_keep=key_keep)
+
+
+class EncoderDecoder(nn.Module):
+    """Read a text with one stack of layers, and write another text with a second.
+
+    Rotary positions everywhere, so that a window of the cross-attention means the
+    same as one of the self-attention: source positions close to one's own.
+
+    Args:
+        num_source: Size of the source vocabulary.
+        num_target: Size of the target vocabulary.
+        d_model: Width of the residual stream.
+        num_heads: Heads of each attention.
+        num_layers: Layers of the encoder, and of the decoder.
+        pattern: What self-attention keeps on both sides; the decoder adds ``causal()``.
+        cross: What cross-attention keeps.
+        padding: Token that fills up the source; never attended.
+
+    Example:
+        >>> model = EncoderDecoder(9, 7, d_model=16, num_layers=1)
+        >>> source, target = torch.ones(2, 5).long(), torch.ones(2, 4).long()
+        >>> model(source, target).shape
+        torch.Size([2, 4, 7])
+    """
+
+    def __init__(
+        self,
+        num_source: int,
+        num_target: int,
+        d_model: int = 64,
+        num_heads: int = 2,
+        num_layers: int = 2,
+        *,
+        pattern: Pattern | None = None,
+        cross: Pattern | None = None,
+        padding: int = 0,
+    ) -> None:
+        super().__init__()
+
+        def attend(p: Pattern | None) -> MultiHeadAttention:
+            return MultiHeadAttention(d_model, num_heads, p, rotary=True)
+
+        past = pattern & patterns.causal() if pattern else patterns.causal()
+        self.padding, layers = padding, range(num_layers)
+        self.source = nn.Embedding(num_source, d_model)
+        self.target = nn.Embedding(num_target, d_model)
+        encoder = [Block(d_model, attend(pattern)) for _ in layers]
+        decoder = [DecoderBlock(d_model, attend(past), attend(cross)) for _ in layers]
+        self.encoder, self.norm = nn.ModuleList(encoder), nn.LayerNorm(d_model)
+        self.decoder = nn.ModuleList(decoder)
+        self.head = nn.Sequential(nn.LayerNorm(d_model), nn.Linear(d_model, num_target))
+
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+        """Score the token that follows each target token.
+
+        Args:
+            source: Tokens, shape (batch, n_source).
+            target: Tokens written so far, shape (batch, n_target).
+
+        Returns:
+            Shape (batch, n_target, num_target).
+        """
+        key_keep = source != self.padding
+        read, x = self.source(source), self.target(target)
+        for block in self.encoder:
+            read = block(read, key_keep=key_keep)
+        read = self.norm(read)
+        for block in self.decoder:
+            x = block(x, read, key_keep)
+        return self.head(x)

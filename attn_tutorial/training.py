@@ -12,10 +12,51 @@ from torch.nn.functional import cross_entropy
 from attn_tutorial.checks import check_count
 from attn_tutorial.tasks import IGNORE
 
-__all__ = ["accuracy", "fit"]
+__all__ = ["OPTIMIZERS", "accuracy", "adamw", "fit", "muon", "sgd"]
 
 BatchFunction = Callable[[Generator], tuple[Tensor, ...]]
+Optimizers = list[torch.optim.Optimizer]
 WARM_UP = 0.05  # share of the steps in which the learning rate rises
+
+
+def adamw(model: nn.Module, lr: float, weight_decay: float = 0.01) -> Optimizers:
+    """Adam with decoupled weight decay, at PyTorch's other settings."""
+    return [torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)]
+
+
+def sgd(model: nn.Module, lr: float, weight_decay: float = 0.0) -> Optimizers:
+    """Gradient descent with Nesterov's momentum of 0.9."""
+    options = {"momentum": 0.9, "nesterov": True, "weight_decay": weight_decay}
+    return [torch.optim.SGD(model.parameters(), lr=lr, **options)]
+
+
+def muon(model: nn.Module, lr: float, weight_decay: float = 0.01) -> Optimizers:
+    """Muon for the matrices inside the layers, AdamW at lr / 10 for all else.
+
+    Muon makes each step of a matrix orthogonal, so that all its directions move
+    alike. Embeddings, the last layer, gains and biases are no such matrices.
+
+    Raises:
+        RuntimeError: If this version of PyTorch has no ``torch.optim.Muon``.
+    """
+    if not hasattr(torch.optim, "Muon"):
+        raise RuntimeError(f"torch {torch.__version__} has no Muon: 2.9 or newer has")
+    outside = {id(p) for m in model.modules() for p in _own_if_embedding(m)}
+    outside |= {id(p) for name, p in model.named_parameters() if "head" in name}
+    inside = [p for p in model.parameters() if p.ndim == 2 and id(p) not in outside]
+    matrices = {id(p) for p in inside}
+    rest = [p for p in model.parameters() if id(p) not in matrices]
+    return [
+        torch.optim.Muon(inside, lr=lr, weight_decay=weight_decay),
+        torch.optim.AdamW(rest, lr=lr / 10, weight_decay=weight_decay),
+    ]
+
+
+def _own_if_embedding(module: nn.Module) -> list[nn.Parameter]:
+    return list(module.parameters()) if isinstance(module, nn.Embedding) else []
+
+
+OPTIMIZERS = {"adamw": adamw, "sgd": sgd, "muon": muon}
 
 
 def fit(
@@ -25,8 +66,11 @@ def fit(
     steps: int,
     lr: float = 3e-3,
     seed: int = 0,
+    optimizer: str = "adamw",
+    weight_decay: float = 0.01,
+    label_smoothing: float = 0.0,
 ) -> list[float]:
-    """Train ``model`` to predict targets, on fresh batches, by AdamW.
+    """Train ``model`` to predict targets, on fresh batches, by AdamW unless told else.
 
     The learning rate rises for 5 % of the steps and falls to zero along a cosine;
     gradients are clipped to norm 1. Seed the model's own weights before you build it.
@@ -37,25 +81,45 @@ def fit(
         steps: Number of batches.
         lr: Highest learning rate.
         seed: Seed of the generator that draws the batches.
+        optimizer: "adamw", "sgd" or "muon".
+        weight_decay: How strongly weights are pulled to zero.
+        label_smoothing: Share of a target that is spread over all labels.
 
     Returns:
         The loss of each step.
     """
     check_count("steps", steps, least=1)
-    generator = Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
+    if optimizer not in OPTIMIZERS:
+        raise ValueError(
+            f"optimizer must be one of {list(OPTIMIZERS)}, got {optimizer!r}"
+        )
+    generator, device = Generator().manual_seed(seed), next(model.parameters()).device
+    optimizers = OPTIMIZERS[optimizer](model, lr, weight_decay)
     losses = []
     for step in range(steps):
-        *inputs, targets = batch_fn(generator)
+        *inputs, targets = (x.to(device) for x in batch_fn(generator))
         scores = model(*inputs).flatten(0, -2)
-        loss = cross_entropy(scores, targets.flatten(), ignore_index=IGNORE)
-        optimizer.zero_grad()
+        loss = cross_entropy(
+            scores,
+            targets.flatten(),
+            ignore_index=IGNORE,
+            label_smoothing=label_smoothing,
+        )
+        model.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.param_groups[0]["lr"] = lr * _schedule(step, steps)
+        _advance(optimizers, _schedule(step, steps))
+        losses.append(loss.detach())
+    return torch.stack(losses).tolist()
+
+
+def _advance(optimizers: Optimizers, factor: float) -> None:
+    """Take one step at ``factor`` times the highest learning rates."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group.setdefault("highest", group["lr"])
+            group["lr"] = group["highest"] * factor
         optimizer.step()
-        losses.append(loss.item())
-    return losses
 
 
 def _schedule(step: int, steps: int) -> float:
@@ -75,7 +139,9 @@ def accuracy(model: nn.Module, batch_fn: BatchFunction, *, seed: int = 1) -> flo
         batch_fn: As in ``fit``.
         seed: Seed of the batch; use another one than in ``fit``.
     """
-    *inputs, targets = batch_fn(Generator().manual_seed(seed))
+    device = next(model.parameters(), torch.empty(0)).device
+    batch = batch_fn(Generator().manual_seed(seed))
+    *inputs, targets = (x.to(device) for x in batch)
     right = model(*inputs).argmax(-1) == targets
     counted = targets != IGNORE
     return (right[counted].sum() / counted.sum()).item()

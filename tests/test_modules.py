@@ -6,12 +6,17 @@ from torch import nn
 
 import attn_tutorial as at
 from attn_tutorial import modules, patterns
+from attn_tutorial.experiments.named import named_pattern
 from attn_tutorial.modules import (
+    POSITIONS,
     Block,
+    EncoderDecoder,
     MultiHeadAttention,
     RecurrentLayer,
+    Rotary,
     Transformer,
     Translator,
+    layer_patterns,
     pattern_attention,
     sinusoidal_positions,
 )
@@ -237,3 +242,189 @@ def test_translating_takes_the_best_word_each_time():
     assert written.shape == (2, 4)
     fed = torch.cat([torch.ones(2, 1, dtype=torch.long), written[:, :-1]], 1)
     assert torch.equal(model(source, fed).argmax(-1), written)
+
+
+# Grouped heads, rotary and learned positions, patterns by layer.
+
+EVERY = [
+    named_pattern(name, causal=causal)
+    for name in ("full", "local 2", "blocks 3", "local 1 + global 2")
+    for causal in (False, True)
+]
+
+
+class Written(nn.Module):
+    """A ``MultiHeadAttention`` with its pattern as a mask, and heads one by one."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x, key_keep):
+        layer, width = self.layer, x.shape[-1] // self.layer.num_heads
+        mask = at.dense_mask(layer.pattern, x.shape[-2]) & key_keep[:, None, :]
+        q, k, v = (part(x).split(width, -1) for part in self.parts())
+        heads = [at.attention(*each, mask) for each in zip(q, k, v, strict=True)]
+        return layer.output(torch.cat(heads, -1))
+
+    def parts(self):
+        return self.layer.query, self.layer.key, self.layer.value
+
+
+@pytest.mark.parametrize("rotary", [False, True])
+@pytest.mark.parametrize("num_kv_heads", [4, 2, 1])
+@pytest.mark.parametrize("pattern", EVERY, ids=repr)
+def test_every_fast_path_equals_the_dense_mask(pattern, num_kv_heads, rotary):
+    torch.manual_seed(0)
+    options = {"num_kv_heads": num_kv_heads, "rotary": rotary}
+    layer = MultiHeadAttention(16, 4, pattern, **options).double()
+    x = torch.randn(3, 11, 16, dtype=torch.float64)
+    key_keep = torch.ones(3, 11, dtype=torch.bool)
+    key_keep[1, 7:] = False
+    key_keep[2, :4] = False  # the first causal queries have no key at all
+    for keep in (key_keep, torch.ones_like(key_keep)):
+        ours = layer(x, key_keep=keep)
+        assert torch.allclose(ours, Written(layer)(x, keep))
+    assert torch.allclose(layer(x), Written(layer)(x, torch.ones_like(key_keep)))
+
+
+@pytest.mark.parametrize("pattern", EVERY, ids=repr)
+def test_gradients_are_those_of_the_dense_mask(pattern):
+    torch.manual_seed(0)
+    layer = MultiHeadAttention(8, 2, pattern, num_kv_heads=1, rotary=True).double()
+    key_keep = torch.ones(2, 9, dtype=torch.bool)
+    key_keep[0, :3] = False
+    x = torch.randn(2, 9, 8, dtype=torch.float64, requires_grad=True)
+    inputs = (x, *layer.parameters())
+    found = [
+        torch.autograd.grad((run(x, key_keep=key_keep) ** 2).sum(), inputs)
+        for run in (layer, Written(layer))
+    ]
+    for ours, theirs in zip(*found, strict=True):
+        assert ours.isfinite().all()
+        assert torch.allclose(ours, theirs)
+
+
+def test_grouped_heads_share_their_keys_and_values():
+    """With the shared projections written out four times, it is plain attention."""
+    torch.manual_seed(0)
+    grouped = MultiHeadAttention(16, 4, num_kv_heads=2)
+    plain = MultiHeadAttention(16, 4)
+    for name in ("query", "output"):
+        getattr(plain, name).load_state_dict(getattr(grouped, name).state_dict())
+    for name in ("key", "value"):
+        narrow, wide = getattr(grouped, name)[0], getattr(plain, name)
+        rows = [0, 1, 2, 3] * 2 + [4, 5, 6, 7] * 2
+        wide.load_state_dict({k: x[rows] for k, x in narrow.state_dict().items()})
+    x = torch.randn(2, 7, 16)
+    assert torch.allclose(grouped(x), plain(x), atol=1e-6)
+    assert grouped.key[0].weight.shape == (8, 16)
+
+
+def test_rotary_products_depend_on_the_distance_only():
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 8, dtype=torch.float64)
+    turn = Rotary(4)
+    turned_q, turned_k = (turn(x.expand(20, 8)) for x in (q, k))
+    products = turned_q @ turned_k.T
+    for lag in range(-19, 20):
+        diagonal = products.diagonal(lag)
+        assert torch.allclose(diagonal, diagonal[:1].expand_as(diagonal))
+    assert torch.allclose(turned_q.norm(dim=-1), q.norm().expand(20))
+    assert torch.equal(turned_q[0], q)
+
+
+def test_layers_take_turns_with_their_patterns():
+    near, far = patterns.local(2), patterns.full()
+    assert layer_patterns([near, near, near, far], 8) == [near, near, near, far] * 2
+    assert layer_patterns(near, 3) == [near] * 3
+    assert layer_patterns(None, 2) == [None, None]
+    assert layer_patterns([near, None], 3) == [near, None, near]
+    model = Transformer(5, 5, 8, 2, 4, pattern=[near, near, near, far])
+    assert [b.mixer.pattern for b in model.blocks] == [near, near, near, far]
+    with pytest.raises(ValueError, match="pattern needs at least one pattern"):
+        Transformer(5, 5, pattern=[])
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_all_but_no_positions_tell_orders_apart(positions):
+    torch.manual_seed(0)
+    model = moved(Transformer(6, 3, 8, 2, 2, positions=positions))
+    tokens, order = torch.tensor([[0, 1, 2, 3, 4]]), [0, 2, 1, 3, 4]
+    same = torch.allclose(model(tokens[:, order]), model(tokens)[:, order], atol=1e-5)
+    assert same == (positions == "none")
+
+
+def test_shared_layers_are_one_layer():
+    model = moved(Transformer(6, 3, 8, 2, num_layers=3, share_layers=True))
+    assert len(model.blocks) == 3
+    one = sum(p.numel() for p in Block(8, MultiHeadAttention(8, 2)).parameters())
+    inside = sum(p.numel() for p in model.blocks.parameters())
+    assert inside == one
+    tokens = torch.randint(6, (2, 5))
+    x = model.embed(tokens)
+    for _ in range(3):
+        x = model.blocks[0](x)
+    assert torch.equal(model(tokens), model.head(model.norm(x)))
+    with pytest.raises(ValueError, match="shared layers need one pattern"):
+        Transformer(6, 3, share_layers=True, pattern=[None, patterns.causal()])
+
+
+def test_dropout_is_for_training_only():
+    model = moved(Transformer(6, 3, 8, 2, 2, dropout=0.5))
+    tokens = torch.randint(6, (2, 5))
+    assert not torch.equal(model(tokens), model(tokens))
+    model.eval()
+    assert torch.equal(model(tokens), model(tokens))
+
+
+def test_the_defaults_draw_the_same_weights_as_ever():
+    """Chapters print numbers of trained models: nothing may move the first draws."""
+    torch.manual_seed(0)
+    model = Transformer(6, 3, 8, 2, 1)
+    torch.manual_seed(0)
+    layers = [nn.Linear(8, 8) for _ in range(4)]
+    embedding = nn.Embedding(6, 8)
+    assert torch.equal(model.blocks[0].mixer.query.weight, layers[0].weight)
+    assert torch.equal(model.blocks[0].mixer.value.bias, layers[2].bias)
+    assert torch.equal(model.embedding.weight, embedding.weight)
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: MultiHeadAttention(8, 4, num_kv_heads=3), "must divide num_heads=4"),
+        (lambda: MultiHeadAttention(6, 2, rotary=True), "rotary head must be even"),
+        (lambda: Transformer(3, 3, positions="absolute"), "positions must be one of"),
+    ],
+)
+def test_wrong_options_are_named(make, text):
+    with pytest.raises(ValueError, match=text):
+        make()
+
+
+@pytest.mark.parametrize("pattern", [None, *EVERY[::2]], ids=repr)
+def test_the_encoder_decoder_neither_looks_ahead_nor_at_padding(pattern):
+    model = moved(EncoderDecoder(9, 7, 8, 2, 2, pattern=pattern))
+    source, target = torch.tensor([[3, 4, 5, 0]]), torch.tensor([[1, 2, 3, 4]])
+    scores = model(source, target)
+    longer = torch.cat([source, source.new_zeros(1, 3)], 1)
+    assert torch.allclose(model(longer, target), scores, atol=1e-5)
+    changed = model(source, torch.tensor([[1, 2, 3, 5]]))
+    assert torch.allclose(changed[:, :3], scores[:, :3], atol=1e-5)
+    assert not torch.allclose(changed[:, 3], scores[:, 3], atol=1e-2)
+
+
+def test_a_window_limits_each_attention_of_the_encoder_decoder():
+    """One layer with windows: target 0 hears source 0 to 1 + 1 + 1, and no more."""
+    model = moved(EncoderDecoder(9, 7, 8, 2, 1, pattern=LOCAL, cross=LOCAL))
+    source, target = torch.randint(1, 9, (1, 12)), torch.randint(7, (1, 12))
+    scores = model(source, target)
+    for place in range(12):
+        other = source.clone()
+        other[0, place] = other[0, place] % 8 + 1
+        heard = not torch.allclose(model(other, target)[:, 0], scores[:, 0], atol=1e-5)
+        assert heard == (place <= 2)
+
+
+LOCAL = patterns.local(1)

@@ -194,9 +194,11 @@ def test_every_package_and_the_records_are_installed():
     setup = PYPROJECT["tool"]["setuptools"]
     folders = {path.parent for path in (ROOT / "attn_tutorial").rglob("__init__.py")}
     found = {".".join(path.relative_to(ROOT).parts) for path in folders}
-    recorded = "attn_tutorial.benchmark.recorded"
-    assert set(setup["packages"]) == found | {recorded}
-    assert (ROOT / setup["package-dir"][recorded]) == ROOT / "book/data/benchmarks"
+    assert setup["package-dir"] == {
+        "attn_tutorial.benchmark.recorded": "book/data/benchmarks",
+        "attn_tutorial.experiments.recorded": "book/data/experiments",
+    }
+    assert set(setup["packages"]) == found | set(setup["package-dir"])
 
 
 def test_an_installed_package_reads_the_records(tmp_path):

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from attn_tutorial.modules import Transformer
+from attn_tutorial.modules import EncoderDecoder, Transformer
 from attn_tutorial.tasks import IGNORE, reverse
-from attn_tutorial.training import accuracy, fit
+from attn_tutorial.training import OPTIMIZERS, accuracy, fit, muon
 
 
 def batch(generator):
@@ -66,3 +66,62 @@ def test_ignored_targets_do_not_train():
 def test_no_steps_is_an_error():
     with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
         fit(model(), batch, steps=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "lr"), [("adamw", 1e-2), ("sgd", 0.3), ("muon", 0.05)]
+)
+def test_every_optimizer_learns(name, lr):
+    losses = fit(model(), batch, steps=60, lr=lr, optimizer=name)
+    assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize(
+    "built", [Transformer(5, 5, 16, 1, 2), EncoderDecoder(5, 5, 16, 2, 1)]
+)
+def test_muon_moves_the_matrices_inside_and_adamw_the_rest(built):
+    inner, rest = muon(built, 0.1)
+    names = {id(p): name for name, p in built.named_parameters()}
+    inside, outside = (
+        [names[id(p)] for group in o.param_groups for p in group["params"]]
+        for o in (inner, rest)
+    )
+    assert sorted(inside + outside) == sorted(names.values())
+    assert all(name.endswith("weight") for name in inside)
+    outer = ("embedding", "head", "source", "target", "norm")
+    assert not any(name.startswith(outer) for name in inside)
+    assert any("mlp.0.weight" in name for name in inside)
+    assert inner.param_groups[0]["lr"] == pytest.approx(0.1)
+    assert rest.param_groups[0]["lr"] == pytest.approx(0.01)
+
+
+def test_all_groups_follow_the_schedule():
+    rates = []
+
+    class Watched(torch.optim.SGD):
+        def step(self, *_):
+            rates.append([group["lr"] for group in self.param_groups])
+
+    def watched(model, lr, weight_decay):
+        first, *others = model.parameters()
+        return [Watched([{"params": [first]}, {"params": others, "lr": lr / 4}], lr=lr)]
+
+    OPTIMIZERS["watched"] = watched
+    try:
+        fit(model(), batch, steps=40, lr=1.0, optimizer="watched")
+    finally:
+        del OPTIMIZERS["watched"]
+    assert max(first for first, _ in rates) == 1.0
+    assert rates[0] == [0.5, 0.125] and rates[-1][0] < 0.01
+    assert all(second == pytest.approx(first / 4) for first, second in rates)
+
+
+def test_an_unknown_optimizer_is_named():
+    with pytest.raises(ValueError, match="optimizer must be one of .* got 'newton'"):
+        fit(model(), batch, steps=1, optimizer="newton")
+
+
+def test_smoothed_targets_leave_a_loss():
+    sharp = fit(model(), batch, steps=150, lr=1e-2)
+    smooth = fit(model(), batch, steps=150, lr=1e-2, label_smoothing=0.2)
+    assert smooth[-1] > sharp[-1] + 0.2

@@ -1,0 +1,179 @@
+"""What the experiments share: a model for a setting, its training, its measures."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attn_tutorial.experiments.named import named_patterns
+from attn_tutorial.experiments.records import Result, Setting
+from attn_tutorial.modules import Transformer, layer_patterns
+from attn_tutorial.patterns import dense_mask
+from attn_tutorial.tasks import IGNORE
+from attn_tutorial.training import BatchFunction, fit
+from attn_tutorial.windows import (
+    advise_window,
+    gradient_profile,
+    losses_with_windows,
+    smallest_window,
+)
+
+__all__ = [
+    "WINDOWS",
+    "build",
+    "counted",
+    "evidence",
+    "kv_bytes",
+    "labels",
+    "share",
+    "train_as",
+    "training_flops",
+]
+
+WINDOWS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # at which evidence is recorded
+RISE = 0.02  # nats of loss that count as nothing
+TRAINING = ("steps", "lr", "optimizer", "weight_decay", "label_smoothing")
+BUILDING = ("num_kv_heads", "dropout", "share_layers")
+
+
+def _chosen(setting: Setting, keys: tuple[str, ...]) -> dict[str, Any]:
+    return {key: setting[key] for key in keys if key in setting}
+
+
+def build(
+    setting: Setting,
+    num_tokens: int,
+    num_labels: int,
+    *,
+    causal: bool,
+    kind: type[Transformer] = Transformer,
+    **changes: Any,
+) -> Transformer:
+    """Make the Transformer of a setting, with rotary positions."""
+    return kind(
+        num_tokens,
+        num_labels,
+        setting["d_model"],
+        setting["heads"],
+        setting["layers"],
+        pattern=named_patterns(setting["pattern"], causal=causal),
+        positions="rotary",
+        **_chosen(setting, BUILDING),
+        **changes,
+    )
+
+
+def train_as(
+    setting: Setting, model: nn.Module, batch_fn: BatchFunction, seed: int
+) -> list[float]:
+    """Train a model with the numbers of a setting; returns the losses."""
+    return fit(model, batch_fn, seed=seed, **_chosen(setting, TRAINING))
+
+
+@torch.no_grad()
+def labels(model: nn.Module, inputs: Tensor, batch: int = 64) -> Tensor:
+    """The label that the model ranks first, at every position; on the CPU."""
+    model.eval()
+    device = next(model.parameters()).device
+    parts = [model(part.to(device)).argmax(-1).cpu() for part in inputs.split(batch)]
+    model.train()
+    return torch.cat(parts)
+
+
+def share(flags: Tensor, among: Tensor) -> float | None:
+    """Share of the flags that are up; None if there is nothing to look at.
+
+    Example:
+        >>> share(torch.tensor([True, False, False]), torch.tensor([True, True, False]))
+        0.5
+    """
+    return flags[among].float().mean().item() if among.any() else None
+
+
+def kv_bytes(setting: Setting) -> int:
+    """Bytes of keys and values that generating the next token needs, in all layers.
+
+    A layer keeps what one query can meet, w + 1 tokens for a window. Counts 4 bytes a
+    number, and n tokens of context.
+    """
+    kv_heads = setting.get("num_kv_heads", setting["heads"])
+    width = setting["d_model"] // setting["heads"] * kv_heads
+    kept = sum(int(mask.sum(-1).max()) for mask in layer_masks(setting))
+    return kept * 2 * width * 4
+
+
+def training_flops(setting: Setting) -> int:
+    """Operations of a whole training that keeps to the pattern's pairs.
+
+    Forward, Eq. (6) for each layer, with narrower keys and values for grouped heads;
+    the backward pass counts twice that. Embedding and last layer are left out.
+    """
+    d, n = setting["d_model"], setting["n"]
+    grouped = setting.get("num_kv_heads", setting["heads"]) / setting["heads"]
+    weights = (2 + 2 * grouped + 8) * d * d  # queries, output; keys, values; MLP
+    kept = [int(mask.sum()) for mask in layer_masks(setting)]
+    forward = sum(2 * n * weights + 4 * d * pairs for pairs in kept)
+    return round(3 * forward * setting["batch"] * setting["steps"])
+
+
+def layer_masks(setting: Setting) -> list[Tensor]:
+    """The causal mask of every layer, each (n, n)."""
+    several = named_patterns(setting["pattern"], causal=True)
+    layers = layer_patterns(several, setting["layers"])
+    return [dense_mask(pattern, setting["n"]) for pattern in layers]
+
+
+def evidence(model: Transformer, inputs: Tensor, targets: Tensor) -> Result:
+    """What a model with full attention says about the window that it needs.
+
+    Returns:
+        For each of WINDOWS: the share of attention (mean over heads and layers) and of
+        gradient within it, and the loss if it is imposed after training. And the
+        windows that are advised: from attention and gradient at a tolerance of 5 %,
+        and the smallest whose loss is at most RISE above that without a window.
+    """
+    device = next(model.parameters()).device
+    inputs, targets = inputs.to(device), targets.to(device)
+    model.eval()
+    advice = advise_window(model, inputs)
+    gradient = gradient_profile(model, inputs)
+    losses = losses_with_windows(model, inputs, targets, WINDOWS)
+    model.train()
+    mean = torch.stack([profile.mean(0) for profile in advice.profiles]).mean(0)
+    return {
+        "attention_within": _within(mean),
+        "gradient_within": _within(gradient),
+        "loss_with_window": losses,
+        "advised_by_attention": advice.windows,
+        "advised_by_mean_attention": smallest_window(mean[None], advice.tolerance)[0],
+        "advised_by_gradient": _from_gradient(gradient, len(model.blocks)),
+        "advised_by_loss": _from_losses(losses),
+        "first_token": advice.first_token,
+    }
+
+
+def _from_gradient(profile: Tensor, layers: int) -> int:
+    """Window whose reach holds 95 % of what comes from other positions."""
+    others = profile.clone()
+    others[0] = 0
+    (distance,) = smallest_window((others / others.sum())[None], 0.05)
+    return math.ceil(distance / layers)
+
+
+def _from_losses(losses: list[float]) -> int:
+    """Smallest window with hardly more loss than the widest, which is no window."""
+    good = [loss <= losses[-1] + RISE for loss in losses]
+    return WINDOWS[good.index(True)]
+
+
+def _within(profile: Tensor) -> list[float]:
+    total = profile.cumsum(0)
+    return [total[min(w, len(total) - 1)].item() for w in WINDOWS]
+
+
+def counted(targets: Tensor) -> Tensor:
+    """Where a target counts."""
+    return targets != IGNORE

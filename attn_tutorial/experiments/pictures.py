@@ -1,0 +1,259 @@
+"""Figures of records: every seed is shown, and theory where there is one.
+
+Each function takes the finished runs of an experiment. A title states a finding, so
+that a chapter passes its own; the alt text is made from the numbers in the runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from attn_tutorial.experiments.latch import edge
+from attn_tutorial.experiments.models import WINDOWS
+from attn_tutorial.experiments.optimisers import best_rates
+from attn_tutorial.experiments.records import Run, Runs
+from attn_tutorial.experiments.regularisation import remedy
+from attn_tutorial.plots import COLORS, CYCLE, MARKERS, Picture, lines, picture
+
+__all__ = [
+    "FIGURES",
+    "bits_against_cost",
+    "bits_by_position",
+    "dots",
+    "evidence_by_window",
+    "latch_memory",
+    "learning_rates",
+    "quality",
+    "recall_by_distance",
+]
+
+
+def dots(
+    values: Mapping[str, Sequence[float]], *, title: str, xlabel: str, alt: str = ""
+) -> Picture:
+    """Draw a row of dots for each name, one for each seed, and a bar at their mean."""
+    means = {name: sum(found) / len(found) for name, found in values.items()}
+    spoken = [f"{n} {means[n]:.3g} ({len(values[n])} seeds)" for n in values]
+    alt = alt or f"{title}. Mean {xlabel}: {', '.join(spoken)}."
+    figure, axes = picture(alt, height=1.2 + 0.42 * len(values))
+    for row, (name, found) in enumerate(values.items()):
+        axes.plot([means[name]], [row], "|", color=COLORS["black"], markersize=20)
+        ink = {"color": CYCLE[0], "alpha": 0.8, "markersize": 8}
+        axes.plot(found, [row] * len(found), "o", **ink)
+    axes.set_yticks(range(len(values)), list(values))
+    axes.invert_yaxis()
+    axes.set(title=title, xlabel=xlabel)
+    axes.grid(axis="x", color=COLORS["pale"])
+    return figure
+
+
+def quality(
+    runs: Runs,
+    result: str,
+    *,
+    title: str,
+    xlabel: str,
+    name: Callable[[Run], str] = lambda run: run.setting["pattern"],
+) -> Picture:
+    """Draw one result of all settings, each seed a dot."""
+    found: dict[str, list[float]] = {}
+    for run in runs:
+        found.setdefault(name(run), []).append(run.result[result])
+    return dots(found, title=title, xlabel=xlabel)
+
+
+def latch_memory(
+    runs: Runs,
+    shown: Sequence[tuple[str, int]] = (
+        ("local 8", 1),
+        ("local 8", 2),
+        ("local 8", 4),
+        ("local 16", 4),
+        ("full", 2),
+    ),
+    title: str = "Memory ends where theory says: after L w steps",
+) -> Picture:
+    """Draw accuracy against distance, with a line at each edge that theory predicts."""
+    curves, edges, spoken = {}, [], []
+    for pattern, layers in shown:
+        part = runs.where(pattern=pattern, layers=layers)
+        accuracy = part.mean("accuracy_by_distance")
+        curves[f"{pattern}, L = {layers}"] = (range(len(accuracy)), accuracy)
+        end = edge(part[0].result["inside_by_distance"], enough=1.0)
+        spoken.append(f"{pattern} with {layers} layers: {edge(accuracy)} ({end})")
+        if end < len(accuracy) - 1:
+            edges.append(end + 0.5)
+    alt = f"Last distance with accuracy of 0.9 (by theory): {'; '.join(spoken)}."
+    axes = {"xlabel": "steps back to the value", "ylabel": "accuracy"}
+    return lines(curves, title=title, alt=alt, marks=edges, points=False, **axes)
+
+
+def recall_by_distance(
+    runs: Runs,
+    shown: Sequence[tuple[str, int]] = (
+        ("full", 2),
+        ("local 16", 2),
+        ("local 16", 4),
+        ("local 32", 2),
+        ("local 32", 4),
+        ("blocks 32", 2),
+    ),
+    bands: Sequence[str] = ("1-7", "8-15", "16-31", "32-63", "64-127"),
+    title: str = "Recall within reach is not learned everywhere",
+) -> Picture:
+    """Draw the mean accuracy in bands of distance for each pattern and depth."""
+    curves, spoken = {}, []
+    for pattern, layers in shown:
+        part = runs.where(pattern=pattern, layers=layers)
+        accuracy = part.mean("test_accuracy_by_band")
+        curves[f"{pattern}, L = {layers}"] = (range(len(bands)), accuracy)
+        shares = ", ".join(f"{share:.2f}" for share in accuracy)
+        spoken.append(f"{pattern} with {layers} layers: {shares}")
+    alt = f"Accuracy in the bands {', '.join(bands)}: {'; '.join(spoken)}."
+    labels = {"xlabel": "tokens back to the value", "ylabel": "accuracy"}
+    drawn = lines(curves, title=title, alt=alt, height=5, **labels)
+    drawn.axes[0].set_xticks(range(len(bands)), bands)
+    return drawn
+
+
+def bits_against_cost(
+    runs: Runs,
+    cost: str = "kv_bytes",
+    title: str = "What a byte of cache buys",
+    xlabel: str = "bytes of keys and values after 512 tokens",
+) -> Picture:
+    """Draw test bits per byte against a cost, each setting with its seeds' range."""
+    groups = [
+        (_contender(*group), part.values("test_bits"), part[0].result[cost])
+        for group, part in runs.groups("pattern", "equal", "n", "num_kv_heads")
+    ]
+    spoken = [f"{name}: {x:.3g}, {sum(y) / len(y):.3f}" for name, y, x in groups]
+    alt = f"{xlabel} and test bits per byte: {'; '.join(spoken)}."
+    figure, axes = picture(alt, height=6)
+    for k, (name, bits, price) in enumerate(groups):
+        mean = sum(bits) / len(bits)
+        reach = [[mean - min(bits)], [max(bits) - mean]]
+        look = {"color": CYCLE[k % 6], "marker": MARKERS[(k + k // 6) % 6]}
+        axes.errorbar([price], [mean], reach, label=name, ls="", capsize=4, **look)
+    axes.set_xscale("log")
+    axes.set(title=title, xlabel=xlabel, ylabel="test bits per byte")
+    axes.grid(color=COLORS["pale"])
+    figure.legend(frameon=False, loc="outside lower center", ncols=2)
+    return figure
+
+
+def _contender(pattern: str, equal: str, n: int, kv_heads: int | None) -> str:
+    """Name a language model in a legend."""
+    notes = ["equal FLOPs"] if equal == "FLOPs" else []
+    notes += [f"context {n}"] if n < 512 else []
+    notes += [f"{kv_heads} kv head"] if kv_heads else []
+    return ", ".join([pattern.replace("local 16, " * 3, "3 x local 16, "), *notes])
+
+
+def bits_by_position(
+    runs: Runs,
+    shown: Sequence[str] = ("full", "local 4", "local 16", "local 64"),
+    title: str = "Where in a passage the bits are saved",
+) -> Picture:
+    """Draw test bits per byte against the position in a passage, at equal steps."""
+    starts = (0, 16, 32, 64, 128, 256)
+    curves = {}
+    for pattern in shown:
+        part = runs.where(pattern=pattern, equal="steps")
+        curves[pattern] = (range(len(starts)), part.mean("test_bits_by_band"))
+    spoken = [
+        f"{p}: {', '.join(f'{b:.2f}' for b in y)}" for p, (_, y) in curves.items()
+    ]
+    alt = f"Bits per byte from positions {starts}: {'; '.join(spoken)}."
+    labels = {"xlabel": "from position", "ylabel": "test bits per byte"}
+    drawn = lines(curves, title=title, alt=alt, **labels)
+    drawn.axes[0].set_xticks(range(len(starts)), map(str, starts))
+    return drawn
+
+
+def evidence_by_window(
+    runs: Runs, title: str = "How much lies within a window, for attention and gradient"
+) -> Picture:
+    """Draw the share of attention and of gradient within each window."""
+    full = runs.where(pattern="full")
+    full = Runs(run for run in full if "attention_within" in run.result)
+    curves = {
+        "attention": (WINDOWS, full.mean("attention_within")),
+        "gradient": (WINDOWS, full.mean("gradient_within")),
+    }
+    drawn = {name: dict(zip(*curve, strict=True)) for name, curve in curves.items()}
+    spoken = [f"{name} {inside[16]:.2f}" for name, inside in drawn.items()]
+    alt = f"Share within 16 positions: {', '.join(spoken)} ({len(full)} seeds)."
+    labels = {"xlabel": "window w", "ylabel": "share within w"}
+    figure = lines(curves, title=title, alt=alt, **labels)
+    figure.axes[0].set_xscale("symlog", base=2, linthresh=1)
+    return figure
+
+
+def learning_rates(
+    runs: Runs, title: str = "Every optimiser at every rate: a wrong rate costs most"
+) -> Picture:
+    """Draw mean validation bits against the learning rate, for each optimiser."""
+    curves = {}
+    for (name,), part in runs.groups("optimizer"):
+        tried = sorted(
+            (lr, g.mean("validation_bits")) for (lr,), g in part.groups("lr")
+        )
+        curves[name] = tuple(zip(*tried, strict=True))
+    best = {
+        n: (p[0].setting["lr"], p.mean("test_bits"))
+        for n, p in best_rates(runs).items()
+    }
+    spoken = [f"{name} {bits:.3f} at {lr:g}" for name, (lr, bits) in best.items()]
+    alt = f"Test bits per byte at the best rate: {', '.join(spoken)}."
+    labels = {"xlabel": "learning rate", "ylabel": "validation bits per byte"}
+    return lines(curves, title=title, alt=alt, logx=True, **labels)
+
+
+def _structure(runs: Runs) -> Picture:
+    title, xlabel = "Smaller in many ways", "test bits per byte"
+    named = {"name": lambda run: run.setting["variant"]}
+    return quality(runs, "test_bits", title=title, xlabel=xlabel, **named)
+
+
+def _regularisation(runs: Runs) -> Picture:
+    title, xlabel = "Remedies for little text", "test bits per byte"
+    named = {"name": lambda run: remedy(run.setting)}
+    return quality(runs, "test_bits", title=title, xlabel=xlabel, **named)
+
+
+def _translation(runs: Runs) -> Picture:
+    title, xlabel = "Windows in an encoder-decoder", "whole texts right, test"
+
+    def named(run: Run) -> str:
+        return f"{run.setting['pattern']}; cross: {run.setting['cross']}"
+
+    return quality(runs, "test_exact", title=title, xlabel=xlabel, name=named)
+
+
+def _tagging(runs: Runs) -> Picture:
+    title, xlabel = "Names that need their scope", "accuracy on names, test"
+
+    def named(run: Run) -> str:
+        return f"{run.setting['pattern']}, {run.setting['steps']} steps"
+
+    return quality(runs, "test_by_scope", title=title, xlabel=xlabel, name=named)
+
+
+def _classification(runs: Runs) -> Picture:
+    title, xlabel = "The language of a message", "accuracy, test"
+    return quality(runs, "test_accuracy", title=title, xlabel=xlabel)
+
+
+# What `report --figures` draws.
+FIGURES: dict[str, tuple[Callable[[Runs], Picture], ...]] = {
+    "latch": (latch_memory,),
+    "language_model": (bits_against_cost, bits_by_position, evidence_by_window),
+    "recall": (recall_by_distance, evidence_by_window),
+    "tagging": (_tagging, evidence_by_window),
+    "optimisers": (learning_rates,),
+    "translation": (_translation,),
+    "structure": (_structure,),
+    "regularisation": (_regularisation,),
+    "classification": (_classification,),
+}

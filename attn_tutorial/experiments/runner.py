@@ -1,0 +1,209 @@
+"""Run an experiment: what is left to do, in which order, and in how many processes."""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attn_tutorial.experiments.records import (
+    FOLDER,
+    Record,
+    Result,
+    Run,
+    Runs,
+    Setting,
+    identity,
+    provenance,
+)
+
+__all__ = ["Experiment", "Tuning", "pending", "run_experiment"]
+
+Job = tuple[Setting, int]  # a setting and a seed
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """One hyper-parameter, chosen for every setting from the same candidates.
+
+    All contenders try the same values on the same budget, which ``changes`` may make
+    smaller than that of the final runs. What decides is a validation result.
+
+    Attributes:
+        values: The candidates, such as learning rates.
+        objective: Name of the validation result; the smallest wins.
+        changes: What differs from the final setting, such as fewer steps.
+        parameter: Name of the hyper-parameter.
+        seed: Seed of the tuning runs; no final run has it.
+    """
+
+    values: tuple[float, ...]
+    objective: str
+    changes: Setting = field(default_factory=dict)
+    parameter: str = "lr"
+    seed: int = 1000
+
+    def trials(self, setting: Setting) -> list[Job]:
+        """The tuning runs of a setting."""
+        base = {**setting, **self.changes, "stage": "tuning"}
+        return [({**base, self.parameter: value}, self.seed) for value in self.values]
+
+    def best(self, setting: Setting, record: Record) -> Setting:
+        """Complete a setting by its best candidate, all trials being recorded."""
+        runs = Runs(record.runs)
+        tried = [runs.where(**trial)[0] for trial, _ in self.trials(setting)]
+        winner = min(tried, key=lambda run: run.result[self.objective])
+        return {**setting, self.parameter: winner.setting[self.parameter]}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A question, the runs that answer it, and how to read them.
+
+    Attributes:
+        name: Its name on the command line and in the record.
+        question: What it asks, in a sentence.
+        settings: The full set if called with False, a small one for seconds if True.
+        train: Trains one setting with one seed on a device and returns flat results.
+        report: Turns finished runs into a text with tables.
+        tuning: The hyper-parameter that is tuned; None if all is given.
+    """
+
+    name: str
+    question: str
+    settings: Callable[[bool], list[Setting]]
+    train: Callable[[Setting, int, torch.device], Result]
+    report: Callable[[Runs], str]
+    tuning: Tuning | None = None
+
+
+def pending(
+    experiment: Experiment, record: Record, *, quick: bool, seeds: int
+) -> list[Job]:
+    """List the runs that are not recorded yet; tuning comes before what it decides.
+
+    Seeds are the outer loop, so that an early end leaves every setting with a few.
+    """
+    settings, tuning = experiment.settings(quick), experiment.tuning
+    if tuning and not quick:
+        trials = [job for setting in settings for job in tuning.trials(setting)]
+        if left := _missing(trials, record):
+            return left
+        settings = [tuning.best(setting, record) for setting in settings]
+    jobs = [(setting, seed) for seed in range(seeds) for setting in settings]
+    return _missing(jobs, record)
+
+
+def _missing(jobs: Iterable[Job], record: Record) -> list[Job]:
+    """Jobs that are not recorded, each once: contenders may share a trial."""
+    different = {identity(*job): job for job in jobs}
+    return [job for job in different.values() if not record.has(*job)]
+
+
+def run_experiment(
+    experiment: Experiment,
+    *,
+    quick: bool = False,
+    seeds: int = 3,
+    workers: int = 1,
+    device: str = "cpu",
+    folder: Path = FOLDER,
+    progress: bool = True,
+) -> Runs:
+    """Train what is not recorded yet, and record each run as soon as it is finished.
+
+    Args:
+        experiment: What to run.
+        quick: Take the small set.
+        seeds: Seeds 0 ... seeds - 1 for every setting.
+        workers: Processes; each computes with one thread.
+        device: "cpu" or "cuda".
+        folder: Where the record is.
+        progress: Whether to draw a progress bar on standard error.
+
+    Returns:
+        All recorded runs, older ones included.
+    """
+    perform = functools.partial(_perform, experiment.train, device)
+    with Record(experiment.name, experiment.question, folder) as record:
+        while jobs := pending(experiment, record, quick=quick, seeds=seeds):
+            bar = _Bar(experiment.name, len(jobs))
+            for run in _results(perform, jobs, workers):
+                record.add(run)
+                bar.advance(show=progress)
+        return Runs(record.runs)
+
+
+def _perform(train: Callable[..., Result], device: str, job: Job) -> Run:
+    """Train one setting in this process."""
+    setting, seed = job
+    torch.set_num_threads(1)  # the same sums in the same order, on any computer
+    place, started, cpu_started = torch.device(device), time.time(), time.process_time()
+    result = {k: _rounded(v) for k, v in train(setting, seed, place).items()}
+    return Run(setting, seed, result, provenance(place, started, cpu_started))
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers to 5 decimals, in lists too: more would be noise in the record."""
+    if isinstance(value, list):
+        return [_rounded(entry) for entry in value]
+    return round(value, 5) if isinstance(value, float) else value
+
+
+def _results(
+    perform: Callable[[Job], Run], jobs: Iterable[Job], workers: int
+) -> Iterator[Run]:
+    """Yield finished runs: in order from this process, or as they come from several."""
+    if workers == 1:
+        yield from map(perform, jobs)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        try:
+            for future in as_completed([pool.submit(perform, job) for job in jobs]):
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+class _Bar:
+    """A progress bar on standard error; one line a run where that is no terminal."""
+
+    def __init__(self, name: str, total: int) -> None:
+        self.name, self.total, self.done = name, total, 0
+        self.started = time.time()
+
+    def advance(self, *, show: bool) -> None:
+        """Count a finished run, and draw the bar if it is wanted."""
+        self.done += 1
+        if not show:
+            return
+        left = (time.time() - self.started) / self.done * (self.total - self.done)
+        filled = 30 * self.done // self.total
+        bar = "#" * filled + "." * (30 - filled)
+        text = f"{self.name} [{bar}] {self.done}/{self.total}, {_duration(left)} left"
+        terminal = sys.stderr.isatty()
+        end = "\n" if not terminal or self.done == self.total else "\r"
+        print(text.ljust(79), end=end, file=sys.stderr, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    """Write a time to two units.
+
+    Example:
+        >>> _duration(75), _duration(7500)
+        ('1 min 15 s', '2 h 5 min')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,742 @@
+"""Experiments: nothing lost, nothing doubled, nothing leaked, the same for a seed."""
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jsonschema
+import pytest
+import torch
+from conftest import ROOT
+
+from attn_tutorial import cost, patterns
+from attn_tutorial.experiments import (
+    corpora,
+    language_model,
+    latch,
+    optimisers,
+    recall,
+    structure,
+    tagging,
+    translation,
+)
+from attn_tutorial.experiments.__main__ import main
+from attn_tutorial.experiments.models import kv_bytes, training_flops
+from attn_tutorial.experiments.named import named_pattern, named_patterns
+from attn_tutorial.experiments.number_words import english, german
+from attn_tutorial.experiments.pictures import FIGURES
+from attn_tutorial.experiments.records import FOLDER, SCHEMA, Record, Run, Runs, load
+from attn_tutorial.experiments.registry import EXPERIMENTS
+from attn_tutorial.experiments.roles import BY_SCOPE, ROLES, roles
+from attn_tutorial.experiments.runner import (
+    Experiment,
+    Tuning,
+    pending,
+    run_experiment,
+)
+from attn_tutorial.experiments.window_advice import Task, hit_count
+from attn_tutorial.tasks import IGNORE
+
+FORMAT = json.loads(SCHEMA.read_text())
+COMMAND = [sys.executable, "-m", "attn_tutorial.experiments"]
+MADE = {
+    "started": "2026-01-01T00:00:00+00:00",
+    "seconds": 1.0,
+    "cpu_seconds": 1.0,
+    "device": "cpu",
+    "threads": 1,
+    "python": "3",
+    "torch": "2",
+    "revision": "unknown",
+    "dirty": False,
+}
+
+
+@pytest.fixture(autouse=True)
+def same_number_of_threads():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def check(path):
+    jsonschema.validate(json.loads(path.read_text()), FORMAT)
+
+
+def noisy(setting, seed, device):
+    """A stand-in for training: quick, and different for every run."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand((), generator=generator).item()
+    return {"loss": (setting["lr"] - setting["size"]) ** 2 + noise / 100}
+
+
+def toy(**changes):
+    given = {
+        "name": "toy",
+        "question": "What then?",
+        "settings": lambda quick: [{"size": s, "lr": 1} for s in (1, 2)],
+        "train": noisy,
+        "report": lambda runs: f"{len(runs)} runs",
+    }
+    return Experiment(**{**given, **changes})
+
+
+# Names of patterns.
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [
+        ("full", patterns.full()),
+        ("local 3", patterns.local(3)),
+        ("blocks 4", patterns.adjacent_blocks(4)),
+        ("local 3 + global 1", patterns.local(3) | patterns.global_tokens(1)),
+    ],
+)
+def test_names_are_patterns(name, pattern):
+    assert named_pattern(name, causal=False) == pattern
+    mask = patterns.dense_mask(named_pattern(name, causal=True), 12)
+    assert torch.equal(mask, patterns.dense_mask(pattern & patterns.causal(), 12))
+
+
+def test_several_names_are_layers_in_turn():
+    near, far = named_patterns("local 2, full", causal=True)
+    assert near == patterns.local(2) & patterns.causal()
+    assert far == patterns.causal()
+
+
+@pytest.mark.parametrize("name", ["", "band 3", "local", "local -1", "local 2.5"])
+def test_an_unknown_name_is_named(name):
+    with pytest.raises(ValueError, match="name must be 'full' or have terms"):
+        named_pattern(name, causal=False)
+
+
+# Records.
+
+
+def test_a_record_is_whole_after_every_run(tmp_path):
+    with Record("toy", "What then?", tmp_path) as record:
+        for seed in range(3):
+            record.add(Run({"size": 1}, seed, {"loss": 0.5}, MADE))
+            check(tmp_path / "toy.json")
+            assert len(load("toy", tmp_path)) == seed + 1
+
+
+def test_a_run_is_recorded_once(tmp_path):
+    with Record("toy", "What then?", tmp_path) as record:
+        record.add(Run({"size": 1, "lr": 2}, 0, {"loss": 0.5}, MADE))
+        assert record.has({"lr": 2, "size": 1}, 0)
+        with pytest.raises(ValueError, match="run is already recorded"):
+            record.add(Run({"lr": 2, "size": 1}, 0, {"loss": 0.5}, MADE))
+
+
+def test_a_result_that_is_no_number_is_refused_and_leaves_the_record(tmp_path):
+    with Record("toy", "What then?", tmp_path) as record:
+        record.add(Run({"size": 1}, 0, {"loss": 0.5}, MADE))
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            record.add(Run({"size": 1}, 1, {"loss": float("nan")}, MADE))
+    assert load("toy", tmp_path).values("loss") == [0.5]
+
+
+def test_only_one_process_writes_a_record(tmp_path):
+    pytest.importorskip("fcntl")
+    with Record("toy", "What then?", tmp_path):
+        with pytest.raises(BlockingIOError, match="another process holds .*toy.lock"):
+            Record("toy", "What then?", tmp_path).__enter__()
+    with Record("toy", "What then?", tmp_path):
+        pass
+
+
+def test_runs_are_selected_and_summarised():
+    runs = Runs(
+        Run({"w": w, "stage": stage}, s, {"x": w + s, "xs": [w, s], "y": None}, MADE)
+        for w in (1, 3)
+        for s in (0, 2)
+        for stage in (None, "tuning")
+    )
+    assert len(runs.final) == 4
+    assert runs.where(w=3).values("x") == [3, 3, 5, 5]
+    assert [group for group, _ in runs.groups("w", "stage")][:2] == [
+        (1, None),
+        (1, "tuning"),
+    ]
+    assert runs.final.where(w=1).mean("xs") == [1, 1]
+    assert runs.final.where(w=1).deviation("x") == pytest.approx(2**0.5)
+    assert runs.final[:1].deviation("x") == 0
+    assert (runs.lowest("x"), runs.highest("x"), runs.lowest("y")) == (1, 5, None)
+
+
+# Running.
+
+
+def test_what_is_recorded_is_not_trained_again(tmp_path):
+    first = run_experiment(toy(), seeds=2, folder=tmp_path)
+    assert [(r.setting["size"], r.seed) for r in first] == [
+        (1, 0),
+        (2, 0),
+        (1, 1),
+        (2, 1),
+    ]
+
+    def refuse(*_):
+        raise AssertionError("trained again")
+
+    again = run_experiment(toy(train=refuse), seeds=2, folder=tmp_path)
+    assert again.values("loss") == first.values("loss")
+    assert len(run_experiment(toy(), seeds=3, folder=tmp_path)) == 6
+
+
+def test_progress_is_shown_unless_it_is_not_wanted(tmp_path, capsys):
+    run_experiment(toy(), seeds=1, folder=tmp_path)
+    shown = capsys.readouterr()
+    assert "toy [###############...............] 1/2" in shown.err
+    assert "toy [##############################] 2/2, 0 s left" in shown.err
+    run_experiment(toy(), seeds=2, folder=tmp_path, progress=False)
+    assert capsys.readouterr() == ("", "") and shown.out == ""
+
+
+def test_an_error_keeps_the_runs_before_it(tmp_path):
+    def fail(setting, seed, device):
+        if seed == 1:
+            raise RuntimeError("out of luck")
+        return noisy(setting, seed, device)
+
+    with pytest.raises(RuntimeError, match="out of luck"):
+        run_experiment(toy(train=fail), folder=tmp_path)
+    assert len(load("toy", tmp_path)) == 2
+
+
+def test_tuning_gives_every_setting_the_same_trials_and_its_own_best(tmp_path):
+    tuning = Tuning((1, 2, 3), "loss", {"short": True})
+    tuned = toy(tuning=tuning)
+    runs = run_experiment(tuned, seeds=2, folder=tmp_path)
+    trials = runs.where(stage="tuning")
+    assert len(trials) == 6 and len(runs.final) == 4
+    assert all(t.setting["short"] and t.seed == tuning.seed for t in trials)
+    for size, lr in ((1, 1), (2, 2)):
+        assert [r.setting["lr"] for r in runs.final.where(size=size)] == [lr, lr]
+        assert len(trials.where(size=size)) == 3
+    assert list(runs[:6]) == list(trials)
+
+
+def test_quick_runs_are_not_tuned(tmp_path):
+    tuned = toy(tuning=Tuning((1, 2, 3), "loss"))
+    assert len(run_experiment(tuned, quick=True, seeds=1, folder=tmp_path)) == 2
+
+
+def plain_settings(quick):
+    return [{"size": size, "lr": 1} for size in (1, 2)]
+
+
+def plain_report(runs):
+    return f"{len(runs)} runs"
+
+
+def test_several_workers_record_the_same(tmp_path):
+    picklable = toy(settings=plain_settings, report=plain_report)
+    alone = run_experiment(picklable, folder=tmp_path / "alone")
+    together = run_experiment(picklable, folder=tmp_path / "together", workers=2)
+    assert len(together) == 6
+    assert {r.identity: r.result for r in alone} == {
+        r.identity: r.result for r in together
+    }
+
+
+def test_contenders_that_share_a_trial_run_it_once(tmp_path):
+    """Settings that differ only in what tuning changes are the same trial."""
+    tuned = toy(
+        settings=lambda quick: [{"size": 1, "lr": 1, "steps": n} for n in (10, 20)],
+        tuning=Tuning((1, 2), "loss", {"steps": 5}),
+    )
+    runs = run_experiment(tuned, seeds=1, folder=tmp_path)
+    assert len(runs.where(stage="tuning")) == 2 and len(runs.final) == 2
+
+
+def wait_for_runs(path, count, process):
+    """Wait until the record holds some runs; fails if the process ends before."""
+    until = time.monotonic() + 600
+    while time.monotonic() < until:
+        if path.exists() and len(json.loads(path.read_text())["runs"]) >= count:
+            return
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    raise AssertionError("no run was recorded in time")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path):
+    options = ["latch", "--quick", "--seeds", "1", "--device", "cpu", "--folder"]
+    command = [*COMMAND, "run", *options, str(tmp_path)]
+    path = tmp_path / "latch.json"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    start = functools.partial(
+        subprocess.Popen, command, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    with start(stdout=subprocess.DEVNULL) as process:
+        wait_for_runs(path, 1, process)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    check(path)
+    before = load("latch", tmp_path)
+    assert 1 <= len(before) < 3
+    with start(stdout=subprocess.DEVNULL) as process:
+        assert process.wait(600) == 0, process.stderr.read()
+    after = load("latch", tmp_path)
+    assert after.values("accuracy")[: len(before)] == before.values("accuracy")
+    assert [r.made for r in after[: len(before)]] == [r.made for r in before]
+    expected = pending_of(latch.EXPERIMENT, tmp_path / "empty")
+    assert [(r.setting, r.seed) for r in after] == expected
+
+
+def pending_of(experiment, folder):
+    with Record("empty", "What?", folder) as record:
+        return pending(experiment, record, quick=True, seeds=1)
+
+
+# Every experiment.
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """Quick records, each made once."""
+    folder = tmp_path_factory.mktemp("records")
+
+    @functools.cache
+    def made(name):
+        return run_experiment(EXPERIMENTS[name], quick=True, seeds=1, folder=folder)
+
+    made.folder = folder
+    return made
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_quick_runs_are_recorded_and_reported(name, quick):
+    runs = quick(name)
+    check(quick.folder / f"{name}.json")
+    assert len(runs) == len(EXPERIMENTS[name].settings(True))
+    text = EXPERIMENTS[name].report(runs)
+    assert text.startswith("|") and "nan" not in text
+
+
+def test_the_command_line_lists_runs_and_reports(quick, capsys, tmp_path):
+    quick("latch")
+    empty, folder = ["--folder", str(tmp_path)], ["--folder", str(quick.folder)]
+    assert main(["list", *empty]) == 0
+    assert "latch: Up to which distance" in capsys.readouterr().out
+    assert main(["report", "latch", *empty]) == 0
+    assert "No runs yet." in capsys.readouterr().out
+    options = ["--quick", "--seeds", "1", "--device", "cpu"]
+    main(["run", "latch", *options, *folder])  # all is recorded: nothing is trained
+    printed = capsys.readouterr().out
+    assert "| local 4 | 2      | 8" in printed
+    main(["report", "latch", *folder])
+    assert capsys.readouterr().out == printed
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_same_seed_gives_the_same_result(name, quick):
+    run = quick(name)[0]
+    torch.set_num_threads(1)
+    again = EXPERIMENTS[name].train(run.setting, run.seed, torch.device("cpu"))
+    for key, value in run.result.items():
+        if "seconds" not in key:
+            assert again[key] == pytest.approx(value, abs=1e-5), key
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_settings_are_different_and_can_be_recorded(name):
+    for small in (True, False):
+        settings = EXPERIMENTS[name].settings(small)
+        texts = {json.dumps(setting, sort_keys=True) for setting in settings}
+        assert len(texts) == len(settings)
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(FOLDER.glob("*.json")),
+    ids=lambda path: path.stem,
+)
+def test_published_records_keep_to_the_schema(path):
+    check(path)
+    runs = load(path.stem)
+    assert len({run.identity for run in runs}) == len(runs)
+    assert EXPERIMENTS[path.stem].report(runs.final).startswith("|")
+
+
+# Latch.
+
+
+@pytest.mark.parametrize(
+    ("pattern", "layers", "edge"),
+    [
+        ("local 4", 1, 4),
+        ("local 4", 3, 12),
+        ("blocks 5", 1, 5),
+        ("blocks 5", 2, 10),
+        ("full", 1, 49),
+        ("local 3, full", 2, 49),
+        ("local 3 + global 1", 2, 6),
+    ],
+)
+def test_theory_says_where_memory_ends(pattern, layers, edge):
+    setting = {"pattern": pattern, "layers": layers}
+    heard = latch.heard(setting, 50)
+    lag = torch.arange(50)[:, None] - torch.arange(50)
+    always = [bool(heard[lag == d].all()) for d in range(50)]
+    # A value at the very start is in reach of a global first token.
+    assert latch.edge([float(a) for a in always]) == edge
+
+
+def test_a_trained_latch_ends_where_theory_says(quick):
+    runs = quick("latch")
+    for layers, end in ((1, 4), (2, 8)):
+        run = runs.where(pattern="local 4", layers=layers)[0]
+        assert latch.edge(run.result["accuracy_by_distance"]) == end
+        assert run.result["accuracy_outside"] < 0.2
+    assert runs.where(pattern="full")[0].result["accuracy"] > 0.9
+
+
+# Nothing of the test part is trained on.
+
+
+def test_no_file_and_no_message_is_in_two_parts():
+    files = {part: set() for part in corpora.PARTS}
+    for name in corpora.source_files():
+        files[corpora.part_of(name)].add(name)
+    assert all(len(names) > 10 for names in files.values())
+    texts = {p: corpora.source_bytes(p).numpy().tobytes() for p in corpora.PARTS}
+    for part, names in files.items():
+        for name in names:
+            passage = corpora.source_files()[name][200:500]
+            assert passage in texts[part]
+            if len(set(passage)) > 20:  # no licence, no row of dashes
+                assert passage not in texts["test"] or part == "test" or is_shared(name)
+
+
+def is_shared(name):
+    """Files that begin alike in both packages: their text is no secret of a part."""
+    files = corpora.source_files()
+    passage = files[name][200:500]
+    return sum(passage in text for text in files.values()) > 1
+
+
+def test_the_text_is_the_one_that_was_recorded():
+    assert corpora.fingerprint() == "f9eee37020c5"
+    assert corpora.VERSIONS == {"docutils": "0.21.2", "Sphinx": "7.4.7"}
+
+
+def test_another_version_of_the_text_is_refused(monkeypatch):
+    monkeypatch.setitem(corpora.VERSIONS, "Sphinx", "1.0")
+    with pytest.raises(ModuleNotFoundError, match="pip install Sphinx==1.0"):
+        corpora.package_folder("Sphinx")
+
+
+def test_messages_of_all_languages_are_in_each_part():
+    for part in corpora.PARTS:
+        found = corpora.messages(part)
+        assert {language for _, language in found} == set(range(12))
+        assert all(len(text) >= 20 for text, _ in found)
+    counts = [len(corpora.messages(part)) for part in corpora.PARTS]
+    assert counts[0] > 6 * counts[1] and min(counts) > 400
+
+
+def test_pairs_of_numbers_are_in_one_part():
+    setting = {**translation.BASE, "digits": 2}
+    drawn = {part: set() for part in ("train", *translation.PARTS)}
+    generator = torch.Generator().manual_seed(0)
+    for part, pairs in drawn.items():
+        for _ in range(100):
+            pairs.add(tuple(translation.draw_numbers(setting, part, generator)))
+    assert not drawn["train"] & drawn["test"]
+    assert not drawn["train"] & drawn["validation"]
+    assert not drawn["test"] & drawn["validation"]
+
+
+def test_held_out_sequences_have_seeds_that_no_training_has():
+    seeds = {latch.TEST_SEED, *recall.HELD_OUT.values()}
+    tuned = {e.tuning.seed for e in EXPERIMENTS.values() if e.tuning}
+    assert min(seeds) > 1000 >= max(tuned)
+
+
+# The data.
+
+
+def test_passages_are_followed_by_themselves():
+    text = torch.arange(100, dtype=torch.uint8)
+    generator = torch.Generator().manual_seed(0)
+    inputs, targets = corpora.windows_of(text, 50, 8, generator)
+    assert torch.equal(targets, inputs + 1)
+    assert inputs.min() == 0 or inputs.min() < 10
+    assert targets.max() <= 99
+
+
+SOURCE = """\
+import os, re as regex
+LIMIT = 3  # a comment
+
+class Thing(object):
+    def size(self, n=LIMIT, *rest):
+        total = len(rest) + n
+        return f"{total}" + os.name + str(self.n)
+
+    @property
+    def one(self):
+        def inner():
+            return total
+        return lambda x: x + LIMIT
+"""
+
+
+def roles_of(word, occurrence=0, source=SOURCE):
+    """Roles of the letters of one occurrence of a word."""
+    first = -1
+    for _ in range(occurrence + 1):
+        first = source.index(word, first + 1)
+    found = set(roles(source)[first : first + len(word)])
+    assert len(found) == 1, found
+    return found.pop()
+
+
+@pytest.mark.parametrize(
+    ("word", "occurrence", "role"),
+    [
+        ("import", 0, "keyword"),
+        ("# a comment", 0, "comment"),
+        ("LIMIT", 0, "module"),
+        ("LIMIT", 1, "module"),
+        ("Thing", 0, "definition"),
+        ("object", 0, "builtin"),
+        ("size", 0, "definition"),
+        ("self", 0, "parameter"),
+        ("self", 1, "parameter"),
+        ("rest", 0, "parameter"),
+        ("rest", 1, "parameter"),
+        ("total", 0, "local"),
+        ('f"{total}"', 0, "string"),
+        ("total", 2, "module"),
+        ("len", 0, "builtin"),
+        ("os", 1, "module"),
+        (".name", 0, None),
+        ("name", 0, "attribute"),
+        ("3", 0, "number"),
+        ("property", 0, "builtin"),
+        ("x + LIMIT", 0, None),
+    ],
+)
+def test_names_have_the_role_that_python_gives_them(word, occurrence, role):
+    if role is not None:
+        assert roles_of(word, occurrence) == role
+
+
+def test_roles_cover_every_letter():
+    found = roles(SOURCE)
+    assert len(found) == len(SOURCE)
+    assert set(found) <= set(ROLES)
+    assert set(BY_SCOPE) < set(ROLES)
+
+
+def test_labels_stand_at_their_bytes():
+    text, found = tagging.labelled("validation")
+    assert len(text) == len(found)
+    comment = ROLES.index("comment")
+    starts = (found == comment) & (found.roll(1) != comment)
+    assert set(text[starts].tolist()) == {ord("#")}
+
+
+@pytest.mark.parametrize(
+    ("number", "in_english", "in_german"),
+    [
+        (0, "zero", "null"),
+        (1, "one", "eins"),
+        (17, "seventeen", "siebzehn"),
+        (21, "twenty-one", "einundzwanzig"),
+        (90, "ninety", "neunzig"),
+        (101, "one hundred one", "einhunderteins"),
+        (1001, "one thousand one", "eintausendeins"),
+        (21_000, "twenty-one thousand", "einundzwanzigtausend"),
+        (
+            999_999,
+            "nine hundred ninety-nine thousand nine hundred ninety-nine",
+            "neunhundertneunundneunzigtausendneunhundertneunundneunzig",
+        ),
+        (1_000_000, "one million", "eine Million"),
+        (2_000_030, "two million thirty", "zwei Millionen dreißig"),
+    ],
+)
+def test_numbers_in_words(number, in_english, in_german):
+    assert (english(number), german(number)) == (in_english, in_german)
+
+
+@pytest.mark.parametrize("write", [english, german])
+def test_different_numbers_have_different_words(write):
+    numbers = [*range(2000), *range(0, 10**9, 10**9 // 997 + 1)]
+    assert len({write(n) for n in numbers}) == len(set(numbers))
+    with pytest.raises(ValueError, match=r"below 10\^9, got 1000000000"):
+        write(10**9)
+
+
+def test_a_recalled_value_stood_behind_the_same_key():
+    drawn = recall.draw(20, 64, torch.Generator().manual_seed(0))
+    for row, wanted, distances in zip(*(x.tolist() for x in drawn), strict=True):
+        last = {}
+        for place, (token, target, back) in enumerate(
+            zip(row, wanted, distances, strict=True)
+        ):
+            if place % 2:
+                last[row[place - 1]] = place
+            elif token in last:
+                assert back == place - last[token]
+                assert target == row[last[token]] - recall.KEYS
+            else:
+                assert (target, back) == (IGNORE, 0)
+
+
+def test_translations_are_written_letter_by_letter():
+    setting = {**translation.BASE, "digits": 3}
+    generator = torch.Generator().manual_seed(0)
+    _, shifted, wanted = translation.draw(setting, "test", 8, generator)
+    known = wanted[:, 1:] != IGNORE
+    assert torch.equal(shifted[:, 1:][known], wanted[:, :-1][known])
+    assert (shifted[:, 0] == translation.MARK).all()
+
+
+# What is measured.
+
+
+def test_costs_are_those_of_the_closed_forms():
+    setting = {**language_model.BASE, "pattern": "full"}
+    n, d, layers = setting["n"], setting["d_model"], setting["layers"]
+    assert kv_bytes(setting) == layers * n * 2 * d * 4
+    assert kv_bytes({**setting, "pattern": "local 16"}) == layers * 17 * 2 * d * 4
+    assert kv_bytes({**setting, "num_kv_heads": 1}) == kv_bytes(setting) / 4
+    for name in ("full", "local 16", "blocks 32"):
+        pattern = named_pattern(name, causal=True)
+        layer = sum(cost.layer_flops(pattern, n, d))
+        passes = 3 * setting["batch"] * setting["steps"] * layers
+        assert training_flops({**setting, "pattern": name}) == passes * layer
+
+
+def test_equal_flops_are_equal():
+    settings = EXPERIMENTS["language_model"].settings(False)
+    full = next(s for s in settings if s["pattern"] == "full")
+    same = [s for s in settings if s["equal"] == "FLOPs"]
+    assert same
+    for setting in same:
+        assert training_flops(setting) == pytest.approx(training_flops(full), rel=2e-3)
+        assert setting["steps"] > full["steps"]
+
+
+def test_every_model_predicts_the_same_bytes():
+    """A model that knows nothing takes 8 bits a byte, in pieces of any length."""
+
+    class Blind(torch.nn.Linear):
+        def forward(self, tokens):
+            assert tokens.shape[-1] == self.length
+            return torch.zeros(*tokens.shape, 256)
+
+    for n in (64, 512):
+        model = Blind(1, 1)
+        model.length = n
+        bits = language_model.bits_by_position(model, {"n": n, "passages": 3}, "test")
+        assert bits.shape == (512,)
+        assert torch.allclose(bits, torch.tensor(8.0))
+
+
+def runs_with(qualities, full=0.9, advice=(8,)):
+    """Runs of windows with given accuracies, and of full attention with advice."""
+    results = {"full": {"validation_accuracy": full, "advised_by_attention": advice}}
+    for window, accuracy in qualities.items():
+        results[f"local {window}"] = {"validation_accuracy": accuracy}
+    return Runs(
+        Run({"pattern": p}, s, r, MADE) for p, r in results.items() for s in (0, 1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("advice", "verdict"), [([5, 3], "5 (hit)"), ([4], "4 (narrow)"), ([9], "9 (wide)")]
+)
+def test_advice_is_a_hit_if_the_next_trained_window_is_as_good(advice, verdict):
+    task = Task("made up", runs_with({4: 0.5, 8: 0.89, 16: 0.9}, advice=advice))
+    assert task.smallest_as_good() == 8
+    assert task.verdict("widest head of any layer") == verdict
+    assert hit_count([task], "widest head of any layer") == ("hit" in verdict)
+
+
+def test_no_window_may_be_good_enough_and_less_may_be_better():
+    assert Task("", runs_with({4: 0.5, 8: 0.6})).smallest_as_good() is None
+    bits = Task("", runs_with({4: 2.5, 8: 1.9}, full=1.91), sign=-1)
+    assert bits.smallest_as_good() == 8
+
+
+def test_linear_attention_needs_only_a_state_that_does_not_grow():
+    """Token by token, with one matrix and one vector a head."""
+    torch.manual_seed(0)
+    layer = structure.LinearAttention(8, 2).double()
+    x = torch.randn(1, 9, 8, dtype=torch.float64)
+    q, k = (torch.nn.functional.elu(f(x)) + 1 for f in (layer.query, layer.key))
+    turned = [layer.turn(part).view(9, 2, 4) for part in (q, k)]
+    q, k, v = (part.view(9, 2, 4) for part in (q, k, layer.value(x)))
+    state = torch.zeros(2, 4, 4, dtype=torch.float64)
+    keys = torch.zeros(2, 4, dtype=torch.float64)
+    for i in range(9):
+        state = state + turned[1][i][:, :, None] * v[i][:, None, :]
+        keys = keys + k[i]
+        heads = (turned[0][i][:, None] @ state)[:, 0] / (q[i] * keys).sum(-1)[:, None]
+        assert torch.allclose(layer(x)[0, i], layer.output(heads.flatten()))
+
+
+def test_the_best_rate_is_chosen_by_validation():
+    runs = Runs(
+        Run(
+            {"optimizer": "sgd", "lr": lr},
+            seed,
+            {"validation_bits": bits, "test_bits": -bits},
+            MADE,
+        )
+        for lr, bits in ((0.1, 3.0), (0.2, 2.0), (0.3, 4.0))
+        for seed in range(3)
+    )
+    assert optimisers.best_rates(runs)["sgd"][0].setting["lr"] == 0.2
+
+
+# Figures.
+
+
+def pretended(name, quick):
+    """A full record whose results are those of one quick run."""
+    experiment = EXPERIMENTS[name]
+    result = dict(
+        quick(name).where(pattern=quick(name)[-1].setting["pattern"])[0].result
+    )
+    for run in quick(name):
+        result = {**run.result, **result}
+    lists = {
+        k: [0.5 if v is None else v for v in x]
+        for k, x in result.items()
+        if isinstance(x, list)
+    }
+    return Runs(
+        Run(setting, seed, {**result, **lists}, MADE)
+        for setting in experiment.settings(False)
+        for seed in range(3)
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name in FIGURES])
+def test_figures_are_drawn_from_records(name, quick):
+    for draw in FIGURES[name]:
+        picture = draw(pretended(name, quick))
+        assert len(picture.alt.split()) > 5
+        assert picture._repr_png_()[0].startswith(b"\x89PNG")
+
+
+def test_figures_are_written_to_a_folder(quick, tmp_path, capsys):
+    folder = ["--folder", str(quick.folder)]
+    quick("structure")
+    main(["report", "structure", *folder, "--figures", str(tmp_path)])
+    assert (tmp_path / "structure_1.png").exists()
+    assert "structure_1.png: Smaller in many ways" in capsys.readouterr().out
