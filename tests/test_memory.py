@@ -18,6 +18,10 @@ def test_an_operation_reads_its_inputs_and_writes_its_results():
     with Traffic() as counted:
         a @ b
     assert (counted.operations, counted.bytes) == (1, 4 * (24 + 20 + 30))
+    heads = torch.ones(2, 3, 6, 4)
+    with Traffic() as counted:  # a bmm, whose result an `_unsafe_view` gives its shape
+        heads @ heads.mT
+    assert (counted.operations, counted.bytes) == (1, 4 * 6 * (24 + 24 + 36))
     with Traffic() as counted:
         a[:2].add_(1)
     assert (counted.operations, counted.bytes) == (1, 4 * (8 + 8))
