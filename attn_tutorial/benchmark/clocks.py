@@ -51,7 +51,7 @@ class CudaClock:
 
     Before each call a buffer larger than the cache is overwritten. The device is busy
     with that while Python issues the call, so that a launch costs no time that the
-    device would not wait in earnest.
+    device would not wait in earnest. The wall's seconds include the overwriting.
 
     Args:
         cuda: `torch.cuda`, or a stand-in for it in tests.
