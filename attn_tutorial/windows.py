@@ -59,7 +59,7 @@ class Advice:
 
     @property
     def window(self) -> int:
-        """One window for all layers: the widest."""
+        """The widest window, one for all layers."""
         return max(self.windows)
 
     def __repr__(self) -> str:
