@@ -1,16 +1,11 @@
 """Compile the Triton kernels for GPUs that need not be there.
 
-    python tests/triton_compiler.py
+    TRITON_INTERPRET=0 python tests/triton_compiler.py
 
 A line for each kernel: compute capability, dtype, name, bytes of shared memory, and
 instructions for matrix units. It is a program of its own, since the import of Triton
 settles whether it interprets.
 """
-
-import os
-
-os.environ.pop("TRITON_INTERPRET", None)
-os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # or Triton 3.9 warns
 
 import triton
 from triton.backends.compiler import GPUTarget
