@@ -85,7 +85,7 @@ class Tab:
         self.page = browser.new_context(reduced_motion="reduce").new_page()
         self.page.set_default_timeout(90_000)  # for busy machines
         self.page.route("**/*", self._route)
-        self.page.on("requestfailed", lambda r: self.failed.append(r.url))
+        self.page.on("requestfailed", self._failure)
         self.page.on("response", self._response)
         self.page.on("pageerror", lambda e: self.errors.append(str(e)))
         self.page.on("console", self._console)
@@ -98,6 +98,10 @@ class Tab:
             self.outside.append(route.request.url)
             route.abort()
 
+    def _failure(self, request):
+        if request.failure != "net::ERR_ABORTED":  # what the last page still wanted
+            self.failed.append(request.url)
+
     def _response(self, response):
         if response.status >= 400:
             self.failed.append(f"{response.status} {response.url}")
@@ -108,7 +112,7 @@ class Tab:
 
     def open(self, path: str, *, width: int = 1280):
         """Load a page of the site and wait until its mathematics is set."""
-        self.page.goto("about:blank")  # what the last page still wanted is not counted
+        self.page.goto("about:blank")
         for record in (self.outside, self.failed, self.errors):
             record.clear()
         self.page.set_viewport_size({"width": width, "height": 900})
