@@ -2,9 +2,10 @@
 
 The patients (``one_sided``, ``gathered_attention``, ``padded_attention``,
 ``tile_loop``) have habits that people report as "sparse attention is not faster". The
-instruments count instead of timing: multiplied pairs, calls, live bytes, compilations.
-``Stream`` is a model of a device that works while the program goes on. ``examine``
-says before anything is run what a pattern can save.
+instruments count instead of timing: multiplied pairs, FLOPs, compilations; those for
+memory and for calls are in ``memory``. ``Stream`` is a model of a device that works
+while the program goes on. ``examine`` says before anything is run what a pattern can
+save.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,8 +21,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from attn_tutorial import cost, patterns
@@ -32,9 +30,7 @@ from attn_tutorial.local import local_attention
 from attn_tutorial.patterns import Pattern
 
 __all__ = [
-    "Calls",
     "Examination",
-    "LiveMemory",
     "Stream",
     "compilations",
     "dye",
@@ -196,36 +192,6 @@ def dye(
     return torch.cat(stained, -1)[0, 0, :, :n].isnan()
 
 
-class Calls(TorchDispatchMode):
-    """Counts the operations that compute something: each is a call, and costs one.
-
-    Views and empty tensors are free, and so is what returns no tensor. On a GPU each
-    counted operation is, as a rule, a launch or more.
-
-    Attributes:
-        count: Operations so far.
-
-    Example:
-        >>> x = torch.ones(4, 4)
-        >>> with Calls() as calls:
-        ...     _ = (x @ x + 1).T
-        >>> calls.count
-        2
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        """Run the operation, and count it if it wrote something."""
-        result = func(*args, **(kwargs or {}))
-        created = _new_storages(result, (args, kwargs))
-        if func._schema.is_mutable or created:
-            self.count += "empty" not in func.overloadpacket.__name__
-        return result
-
-
 def executed_flops(run: Callable[[], Any]) -> int:
     """FLOPs of all matrix products that a function executes, useful or not.
 
@@ -255,63 +221,6 @@ def _fused_flops(
 
 
 _FUSED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _fused_flops}
-
-
-class LiveMemory(TorchDispatchMode):
-    """Bytes of all results that are alive, and their peak, as a GPU's allocator counts.
-
-    Only what operations create while the mode is on counts; the memory that an
-    operation uses inside itself is not seen.
-
-    Attributes:
-        live: Bytes alive now.
-        peak: Most bytes alive at once since the start, or since ``reset_peak``.
-
-    Example:
-        >>> with LiveMemory() as memory:
-        ...     x = torch.ones(10).exp().sum()
-        >>> memory.live, memory.peak  # a float32 number; two times ten of them
-        (4, 80)
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live = self.peak = 0
-        self._known: dict[int, weakref.ref] = {}
-
-    def reset_peak(self) -> None:
-        """Forget the peak: from now on it is at least what is alive now."""
-        self.peak = self.live
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        """Run the operation, then watch the storages that it created."""
-        result = func(*args, **(kwargs or {}))
-        for storage in _new_storages(result, (args, kwargs)):
-            if storage._cdata not in self._known:
-                self._watch(storage)
-        return result
-
-    def _watch(self, storage: torch.UntypedStorage) -> None:
-        address, size = storage._cdata, storage.nbytes()
-
-        def freed(_: weakref.ref) -> None:
-            self.live -= size
-            del self._known[address]
-
-        self._known[address] = weakref.ref(storage, freed)
-        self.live += size
-        self.peak = max(self.peak, self.live)
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
-
-
-def _new_storages(result: Any, arguments: Any) -> list[torch.UntypedStorage]:
-    """Memory of an operation's results that belongs to none of its arguments."""
-    old = {tensor.untyped_storage()._cdata for tensor in _tensors(arguments)}
-    found = [tensor.untyped_storage() for tensor in _tensors(result)]
-    return [storage for storage in found if storage._cdata not in old]
 
 
 def compilations(

@@ -419,6 +419,11 @@ class Transformer(nn.Module):
     def embed(self, tokens: Tensor) -> Tensor:
         """Look the tokens up and add their positions: shape (batch, n, d_model)."""
         if self.positions == "learned":
+            if tokens.shape[-1] > len(self.table):
+                raise ValueError(
+                    f"tokens must be at most max_length={len(self.table)} long, "
+                    f"got shape {tuple(tokens.shape)}"
+                )
             return self.embedding(tokens) + self.table[: tokens.shape[-1]]
         add = self.positions == "sinusoidal"
         return _embed(self.embedding, tokens, positions=add)
@@ -456,6 +461,30 @@ def _embed(
     return x + sinusoidal_positions(*x.shape[-2:]).to(x)
 
 
+class DecoderBlock(nn.Module):
+    """A layer that writes: look at what is written, then at the source, then think."""
+
+    def __init__(
+        self, d_model: int, past: MultiHeadAttention, cross: MultiHeadAttention
+    ) -> None:
+        super().__init__()
+        self.past = past
+        self.norm = nn.LayerNorm(d_model)
+        self.block = Block(d_model, cross)
+        _zero(self.past.output)
+
+    def forward(self, x: Tensor, source: Tensor, key_keep: Tensor | None) -> Tensor:
+        """Map (batch, n, d_model) to itself, given the source (batch, m, d_model)."""
+        x = x + self.past(self.norm(x))
+        return self.block(x, key_value=source, key_keep=key_keep)
+
+    def alignment(self, x: Tensor, source: Tensor, key_keep: Tensor | None) -> Tensor:
+        """Weights with which x looks at the source, (batch, heads, n, m)."""
+        x = self.block.norm_1(x + self.past(self.norm(x)))
+        look = {"key_value": source, "key_keep": key_keep, "need_weights": True}
+        return self.block.mixer(x, **look)[1]
+
+
 class Translator(nn.Module):
     """One decoder layer that writes a sentence while it looks at another.
 
@@ -484,11 +513,10 @@ class Translator(nn.Module):
         self.padding = padding
         self.source = nn.Embedding(num_source, d_model)
         self.target = nn.Embedding(num_target, d_model)
-        self.past = MultiHeadAttention(d_model, num_heads, patterns.causal())
-        self.norm = nn.LayerNorm(d_model)
-        self.block = Block(d_model, MultiHeadAttention(d_model, num_heads))
+        past = MultiHeadAttention(d_model, num_heads, patterns.causal())
+        cross = MultiHeadAttention(d_model, num_heads)
+        self.block = DecoderBlock(d_model, past, cross)
         self.head = nn.Sequential(nn.LayerNorm(d_model), nn.Linear(d_model, num_target))
-        _zero(self.past.output)
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         """Score the word that follows each target word.
@@ -500,19 +528,15 @@ class Translator(nn.Module):
         Returns:
             Shape (batch, n_target, num_target).
         """
-        x, look = self._prepare(source, target)
-        return self.head(self.block(x, **look))
+        return self.head(self.block(*self._prepare(source, target)))
 
     def alignment(self, source: Tensor, target: Tensor) -> Tensor:
         """Cross-attention weights, shape (batch, heads, n_target, n_source)."""
-        x, look = self._prepare(source, target)
-        return self.block.mixer(self.block.norm_1(x), **look, need_weights=True)[1]
+        return self.block.alignment(*self._prepare(source, target))
 
-    def _prepare(self, source: Tensor, target: Tensor) -> tuple[Tensor, dict]:
-        x = _embed(self.target, target)
-        x = x + self.past(self.norm(x))
-        key_value = _embed(self.source, source)
-        return x, {"key_value": key_value, "key_keep": source != self.padding}
+    def _prepare(self, source: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        x, read = _embed(self.target, target), _embed(self.source, source)
+        return x, read, source != self.padding
 
     @torch.no_grad()
     def translate(self, source: Tensor, start: int, length: int) -> Tensor:
@@ -526,24 +550,6 @@ class Translator(nn.Module):
             best = self(source, written)[:, -1:].argmax(-1)
             written = torch.cat([written, best], 1)
         return written[:, 1:]
-
-
-class DecoderBlock(nn.Module):
-    """A layer that writes: look at what is written, then at the source, then think."""
-
-    def __init__(
-        self, d_model: int, past: MultiHeadAttention, cross: MultiHeadAttention
-    ) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(d_model)
-        self.past = past
-        self.block = Block(d_model, cross)
-        _zero(self.past.output)
-
-    def forward(self, x: Tensor, source: Tensor, key_keep: Tensor | None) -> Tensor:
-        """Map (batch, n, d_model) to itself, given the source (batch, m, d_model)."""
-        x = x + self.past(self.norm(x))
-        return self.block(x, key_value=source, key_keep=key_keep)
 
 
 class EncoderDecoder(nn.Module):

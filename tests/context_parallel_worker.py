@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 import attn_tutorial as at
 from attn_tutorial.backends.context_parallel import (
-    Traffic,
+    SentBytes,
     context_local_attention,
     context_sparse_attention,
 )
@@ -118,10 +118,10 @@ def run_case(lengths, setting, rank, meter, options=MappingProxyType({})) -> dic
     expected = dense(*whole, **setting)
     expected.backward(weight)
     own = [part(x, lengths, rank).requires_grad_() for x in inputs]
-    with Traffic() as there:
+    with SentBytes() as there:
         output = sharded(*own, **ours)
     forward = meter.read()
-    with Traffic() as back:
+    with SentBytes() as back:
         output.backward(part(weight, lengths, rank))
     grads = [part(x.grad, lengths, rank) for x in whole]
     return {
@@ -147,7 +147,7 @@ def full(lengths, rank, meter, group=None) -> dict:
     found = {"bytes": [forward, meter.read()]}
     grads = [part(x.grad, lengths, rank) for x in whole]
     found["grads"] = [error(x.grad, g) for x, g in zip(own, grads, strict=True)]
-    with Traffic() as sent, torch.no_grad():
+    with SentBytes() as sent, torch.no_grad():
         ring = ring_attention(*own, lengths=lengths, group=group)
     found["ring bytes"] = sent.bytes
     expected = part(expected, lengths, rank)

@@ -141,31 +141,13 @@ def test_executed_flops_of_a_loop_are_its_computed_pairs(tile):
     assert flops == 4 * 8 * 2 * cost.computed_pairs(local(6), 50, tile)
 
 
-def test_calls_counts_what_computes_and_no_views():
-    x = torch.ones(4, 4)
-    with clinic.Calls() as calls:
-        y = (x @ x).view(2, 8)[1:].T
-        torch.empty(3)
-        y.add_(1)
-    assert calls.count == 2
-
-
-def test_calls_counts_neither_reshaping_nor_questions_about_types():
-    q = torch.ones(1, 1, 8, 4)
-    with clinic.Calls() as calls:
-        q @ q.mT  # bmm, and an _unsafe_view of its result
-        torch.promote_types(q.dtype, torch.float64)
-        torch.softmax(q, -1, out=torch.empty_like(q))  # writes into what is there
-    assert calls.count == 2
-
-
 def test_small_tiles_make_more_calls():
     q, k, v = inputs(64)
     counts = []
     for tile in (1, 8, 64):
-        with clinic.Calls() as calls:
+        with memory.Traffic() as calls:
             clinic.tile_loop(q, k, v, 2, tile)
-        counts.append((calls.count - 2) / (64 // tile))  # an arange and a cat
+        counts.append((calls.operations - 2) / (64 // tile))  # an arange and a cat
     assert counts[0] == counts[1] == counts[2] > 3
 
 
@@ -197,32 +179,6 @@ def test_gradients_of_the_patients_are_those_of_the_cure():
     for other in gradients[1:]:
         for a, b in zip(gradients[0], other, strict=True):
             assert difference(a, b) < 1e-10
-
-
-def test_live_memory_follows_what_is_alive():
-    with clinic.LiveMemory() as memory:
-        a = torch.zeros(100)
-        b = a + 1
-        assert memory.live == 800
-        view = b.view(10, 10)[2:]
-        del b
-        assert memory.live == 800, "a view keeps its storage alive"
-        view.add_(1)
-        del view
-        assert (memory.live, memory.peak) == (400, 800)
-        memory.reset_peak()
-        assert memory.peak == 400
-    del a
-    assert memory.live == 0
-
-
-def test_live_memory_of_a_backward_pass_returns_to_its_start():
-    with clinic.LiveMemory() as memory:
-        x = torch.ones(100, requires_grad=True)
-        before = memory.live
-        x.exp().sin().sum().backward()
-        assert memory.live == before + x.grad.nbytes
-        assert memory.peak > memory.live
 
 
 def test_compilations_depend_on_how_lengths_arrive():

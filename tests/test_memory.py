@@ -1,9 +1,9 @@
-"""What `Traffic` counts, against sizes added up by hand."""
+"""What `Traffic` and `LiveMemory` count, against sizes added up by hand."""
 
 import torch
 
 import attn_tutorial as at
-from attn_tutorial.memory import Traffic
+from attn_tutorial.memory import LiveMemory, Traffic
 
 
 def test_views_and_new_memory_move_nothing():
@@ -40,3 +40,47 @@ def test_dense_attention_moves_its_matrix_many_times():
     masks = 2 * (2 + 1)  # twice: its negation, and filling by it
     assert counted.operations == 6 + 2
     assert counted.bytes == 4 * (matrices * n * n + 4 * n * d) + masks * n * n
+
+
+def test_what_computes_is_an_operation_and_no_view_is():
+    x = torch.ones(4, 4)
+    with Traffic() as calls:
+        y = (x @ x).view(2, 8)[1:].T
+        torch.empty(3)
+        y.add_(1)
+    assert calls.operations == 2
+
+
+def test_neither_reshaping_nor_questions_about_types_are_operations():
+    q = torch.ones(1, 1, 8, 4)
+    with Traffic() as calls:
+        q @ q.mT  # bmm, and an _unsafe_view of its result
+        torch.promote_types(q.dtype, torch.float64)
+        torch.softmax(q, -1, out=torch.empty_like(q))  # writes into what is there
+    assert calls.operations == 2
+
+
+def test_live_memory_follows_what_is_alive():
+    with LiveMemory() as memory:
+        a = torch.zeros(100)
+        b = a + 1
+        assert memory.live == 800
+        view = b.view(10, 10)[2:]
+        del b
+        assert memory.live == 800, "a view keeps its storage alive"
+        view.add_(1)
+        del view
+        assert (memory.live, memory.peak) == (400, 800)
+        memory.reset_peak()
+        assert memory.peak == 400
+    del a
+    assert memory.live == 0
+
+
+def test_live_memory_of_a_backward_pass_returns_to_its_start():
+    with LiveMemory() as memory:
+        x = torch.ones(100, requires_grad=True)
+        before = memory.live
+        x.exp().sin().sum().backward()
+        assert memory.live == before + x.grad.nbytes
+        assert memory.peak > memory.live

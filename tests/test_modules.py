@@ -428,3 +428,10 @@ def test_a_window_limits_each_attention_of_the_encoder_decoder():
 
 
 LOCAL = patterns.local(1)
+
+
+def test_a_text_longer_than_the_learned_table_is_refused():
+    model = Transformer(5, 2, positions="learned", max_length=8)
+    assert model(torch.zeros(1, 8).long()).shape == (1, 8, 2)
+    with pytest.raises(ValueError, match=r"tokens must be at most max_length=8"):
+        model(torch.zeros(1, 9).long())

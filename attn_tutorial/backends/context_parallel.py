@@ -65,7 +65,7 @@ __all__ = [
     "Halo",
     "ReceiveHalo",
     "SendHalo",
-    "Traffic",
+    "SentBytes",
     "agree_on_lengths",
     "block_reach",
     "context_local_attention",
@@ -388,7 +388,7 @@ def _overlap(a: range, b: range) -> range:
     return range(start, stop) if start < stop else range(0)
 
 
-class Traffic:
+class SentBytes:
     """Counts the bytes that this process hands over for other ranks, in a with block.
 
     Backward passes inside the block count too. The exchange of the lengths does not.
@@ -396,29 +396,29 @@ class Traffic:
     Attributes:
         bytes: The count so far.
 
-    >>> with Traffic() as sent:
+    >>> with SentBytes() as sent:
     ...     pass
     >>> sent.bytes
     0
     """
 
-    _open: ClassVar[list[Traffic]] = []
+    _open: ClassVar[list[SentBytes]] = []
 
     def __init__(self):
         self.bytes = 0
 
-    def __enter__(self) -> Traffic:
-        Traffic._open.append(self)
+    def __enter__(self) -> SentBytes:
+        SentBytes._open.append(self)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        Traffic._open.remove(self)
+        SentBytes._open.remove(self)
 
     @classmethod
     def count(cls, x: Tensor) -> None:
         """Add the size of x, which is about to be sent, to all open counts."""
-        for traffic in cls._open:
-            traffic.bytes += x.nbytes
+        for sent in cls._open:
+            sent.bytes += x.nbytes
 
 
 class Exchange:
@@ -437,7 +437,7 @@ class Exchange:
 
         The result is filled when `wait` returns, not before.
         """
-        Traffic.count(x)
+        SentBytes.count(x)
         self._leaving = x.contiguous()
         self._arriving = x.new_empty(sum(_counts(received)), *x.shape[1:])
         splits = _counts(received), _counts(sent)

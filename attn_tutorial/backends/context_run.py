@@ -34,7 +34,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from attn_tutorial.backends.context_parallel import (
-    Traffic,
+    SentBytes,
     context_local_attention,
     context_sparse_attention,
 )
@@ -126,9 +126,9 @@ def _run(function, inputs, weight, case, settings) -> tuple[list[int], list[Tens
     """Bytes sent and results, output and gradients, of a forward and backward pass."""
     backward = case.method != "ring"
     inputs = [x.clone().requires_grad_(backward) for x in inputs]
-    with Traffic() as there:
+    with SentBytes() as there:
         output = function(*inputs, **settings)
-    with Traffic() as back:
+    with SentBytes() as back:
         if backward:
             output.backward(weight)
     grads = [x.grad for x in inputs if backward]

@@ -18,7 +18,7 @@ from attn_tutorial.backends.context_parallel import (
     Exchange,
     ReceiveHalo,
     SendHalo,
-    Traffic,
+    SentBytes,
     agree_on_lengths,
     join_run,
     plan_halo,
@@ -133,7 +133,7 @@ def ring_attention(
 
 def _pass_on(held: Tensor, coming: Tensor, group) -> list[dist.Work]:
     """Start to send `held` to the next rank and to fill `coming` from the last one."""
-    Traffic.count(held)
+    SentBytes.count(held)
     rank, ranks = dist.get_rank(group), dist.get_world_size(group)
     work = []
     for operation, x, step in ((dist.isend, held, 1), (dist.irecv, coming, -1)):
