@@ -38,7 +38,7 @@ MUON = {"optimizer": "muon", "lr": 0.02, "weight_decay": 0.01}
 BASE = {**SIZE, **MUON, "steps": 600, "passages": 128}
 # What the experiments on training and structure share.
 SMALL = {"pattern": "full", "n": 256, "d_model": 96, "heads": 3, "layers": 3}
-SMALL |= {"batch": 4, "steps": 300, "passages": 64}
+SMALL |= {"batch": 4, "steps": 200, "passages": 64}
 QUICK = {"n": 64, "d_model": 32, "heads": 2, "layers": 2, "steps": 8, "passages": 2}
 PATTERNS = (
     "full",

@@ -24,9 +24,9 @@ BANDS = ((1, 8), (8, 16), (16, 32), (32, 64), (64, 128))  # distances, end exclu
 SIZE = {"n": 128, "d_model": 64, "heads": 2, "batch": 32, "steps": 400}
 MUON = {"optimizer": "muon", "lr": 0.02}
 GRID = [
-    *[(f"local {w}", 2) for w in (8, 16, 32, 64)],
+    *[(f"local {w}", 2) for w in (16, 32, 64)],
     *[(f"local {w}", 4) for w in (16, 32)],
-    *[(f"blocks {b}", 2) for b in (16, 32)],
+    ("blocks 32", 2),
     ("full", 2),
     ("local 16, full", 2),
     ("full, local 16", 2),

@@ -1,7 +1,7 @@
 """Regularisation: what helps where there is little text and many passes over it?
 
-One remedy at a time, on the first 64 KiB of the text, which each model meets about
-nine times: weights decay, features drop out, targets are smoothed, the window is
+One remedy at a time, on the first 32 KiB of the text, which each model meets about
+twelve times: weights decay, features drop out, targets are smoothed, the window is
 small, or one simply stops earlier.
 """
 
@@ -19,7 +19,7 @@ from attn_tutorial.experiments.tables import table
 __all__ = ["EXPERIMENT", "settings", "train"]
 
 BASE = {**SMALL, "optimizer": "muon", "lr": 0.02, "weight_decay": 0.0}
-BASE |= {"steps": 600, "text_bytes": 2**16}
+BASE |= {"steps": 400, "text_bytes": 2**15}
 REMEDIES = (
     {},
     {"dropout": 0.1},
@@ -28,7 +28,7 @@ REMEDIES = (
     {"weight_decay": 1.0},
     {"label_smoothing": 0.1},
     {"pattern": "local 16"},
-    {"steps": 200},
+    {"steps": 130},
 )
 
 
@@ -76,5 +76,5 @@ EXPERIMENT = Experiment(
     settings=settings,
     train=train,
     report=report,
-    tuning=Tuning((0.01, 0.02, 0.04), "validation_bits", {"steps": 300}),
+    tuning=Tuning((0.01, 0.02, 0.04), "validation_bits", {"steps": 130}),
 )

@@ -22,7 +22,7 @@ __all__ = ["EXPERIMENT", "labelled", "settings", "train"]
 
 BASE = {"n": 256, "d_model": 96, "heads": 3, "layers": 3, "batch": 8, "steps": 400}
 BASE |= {"optimizer": "muon", "lr": 0.02, "weight_decay": 0.01, "passages": 240}
-WINDOWED = ("local 2", "local 4", "local 8", "local 32", "local 128", "blocks 32")
+WINDOWED = ("local 2", "local 4", "local 8", "local 32", "blocks 32")
 LONGER = ("full", "local 8")  # trained twice as long: is a gap there to stay?
 
 

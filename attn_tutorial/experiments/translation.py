@@ -31,11 +31,9 @@ GRID = (
     ("full", "full"),
     ("local 1", "full"),
     ("local 4", "full"),
-    ("local 16", "full"),
     ("blocks 16", "full"),
     ("full", "local 16"),
     ("local 16", "local 16"),
-    ("local 4", "local 32"),
 )
 
 
