@@ -25,6 +25,11 @@ from attn_tutorial.experiments import (
     translation,
 )
 from attn_tutorial.experiments.__main__ import main
+from attn_tutorial.experiments.comparison import (
+    apart,
+    clear_difference,
+    difference,
+)
 from attn_tutorial.experiments.models import kv_bytes, training_flops
 from attn_tutorial.experiments.named import named_pattern, named_patterns
 from attn_tutorial.experiments.number_words import english, german
@@ -168,6 +173,52 @@ def test_runs_are_selected_and_summarised():
     assert runs.final.where(w=1).deviation("x") == pytest.approx(2**0.5)
     assert runs.final[:1].deviation("x") == 0
     assert (runs.lowest("x"), runs.highest("x"), runs.lowest("y")) == (1, 5, None)
+
+
+# Comparing.
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "different"),
+    [
+        ([1, 2, 3], [5, 6, 7], True),
+        ([1, 2, 3], [4, 5, 6], True),  # means three deviations apart
+        ([1, 2, 3], [3.1, 4.1, 5.1], True),
+        ([1, 2, 3], [3, 4, 5], False),  # they touch
+        ([1, 2, 9], [3, 4, 5], False),  # they overlap
+        ([1, 2, 3], [3.1, 3.1, 6.2], False),  # on one side, but the spread is large
+        ([1, 1, 1], [1, 1, 1], False),
+        ([1, 1, 1], [1.1, 1.1, 1.1], True),
+        ([1, 2], [50, 51, 52], False),  # too few seeds
+    ],
+)
+def test_what_counts_as_a_difference(first, second, different):
+    assert apart(first, second) == apart(second, first) == different
+    mirrored = [[-x for x in part] for part in (first, second)]
+    assert apart(*mirrored) == different
+
+
+def test_the_rule_is_rarely_wrong_about_equals_and_hears_what_is_large():
+    generator = torch.Generator().manual_seed(0)
+    first, second = torch.randn(2, 4000, 3, generator=generator, dtype=torch.float64)
+
+    def share_apart(shift):
+        pairs = zip(first.tolist(), (second + shift).tolist(), strict=True)
+        return sum(apart(*pair) for pair in pairs) / 4000
+
+    assert 0.03 < share_apart(0) < 0.05
+    assert 0.35 < share_apart(2) < 0.5
+    assert share_apart(6) > 0.99
+
+
+def test_runs_are_compared_by_one_result():
+    def runs(start):
+        return Runs(Run({}, s, {"x": start + s / 100, "y": 1}, MADE) for s in range(3))
+
+    assert clear_difference(runs(1), runs(2), "x")
+    assert not clear_difference(runs(1), runs(2), "y")
+    assert difference(runs(2), runs(1), "x", digits=2) == "+1.00 (clear)"
+    assert difference(runs(1), runs(1), "x") == "+0.000 (within the spread)"
 
 
 # Running.
