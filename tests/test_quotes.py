@@ -1,11 +1,14 @@
-"""Every measured quantity in the prose of the Speed chapters has a source.
+"""Every measured quantity in the prose of the Speed and Quality chapters has a source.
 
 A quantity is a number with a unit of time, memory, rate, or with x, times or percent:
-"0.12 s", "4.2 to 5.1x", "43 %", "three times". Headings, lists, tables and folded
-answers count; code and mathematics do not. Each quantity must be one of these:
+"0.12 s", "4.2 to 5.1x", "43 %", "three times". In the Quality chapters bits count too,
+and every number with a decimal point, such as an accuracy of 0.97. Headings, lists,
+tables and folded answers count; code and mathematics do not. Each quantity must be one
+of these:
 
 measured    printed with the same digits by a cell of the chapter that nbval compares
-            (which computes it from records), or by `show` on the committed records;
+            (which computes it from records), or on the committed records by `show` of
+            the benchmarks (Speed) or `report` of the experiments (Quality);
             a whole number below 100 must be printed with its unit, such as `5x`
 cited       its paragraph links to bibliography.md or to an address on the web
 arithmetic  its paragraph says so: "arithmetic", "by counting", "counted", or
@@ -28,9 +31,17 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from test_notebooks_are_real import code_cells, is_ignored, output_text
 
 from attn_tutorial import benchmark
+from attn_tutorial.experiments import records
+from attn_tutorial.experiments.registry import EXPERIMENTS
 
-NAMES = ("from_masks_to_kernels", "scaling", "speed_clinic", "many_devices")
-CHAPTERS = [p for n in NAMES if (p := ROOT / "notebooks" / f"{n}.ipynb").exists()]
+SPEED = ("from_masks_to_kernels", "scaling", "speed_clinic", "many_devices")
+QUALITY = ("does_sparsity_hurt", "choosing_a_window", "other_improvements",
+           "looking_inside")  # fmt: skip
+CHAPTERS = [
+    path
+    for name in (*SPEED, *QUALITY)
+    if (path := ROOT / "notebooks" / f"{name}.ipynb").exists()
+]
 
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
          "nine", "ten", "eleven", "twelve"]  # fmt: skip
@@ -51,6 +62,12 @@ QUANTITY = {
         re.IGNORECASE if family == "factor" else 0,
     )
     for family, unit in FAMILIES.items()
+}
+SCORES = {
+    "bits": re.compile(
+        rf"(?<![\w.^*/=])({CHAIN}(?:(?:{JOINED})+{CHAIN})*)\s*bits?\b", re.IGNORECASE
+    ),
+    "score": re.compile(r"(?<![\w.^*/=])(\d+\.\d+)(?![\w.]*\d)"),
 }
 CITED = re.compile(r"\]\([^)]*bibliography\.md[^)]*\)|https?://")
 ARITHMETIC = re.compile(
@@ -104,10 +121,10 @@ def items(lines: list[str]) -> list[str]:
 # Quantities and what is printed
 
 
-def quantities(text: str) -> set[tuple[str, float]]:
+def quantities(text: str, families=QUANTITY) -> set[tuple[str, float]]:
     """Pairs of a family of units and a number."""
     found = set()
-    for family, pattern in QUANTITY.items():
+    for family, pattern in families.items():
         for match in pattern.finditer(text):
             numbers = re.findall(CHAIN, match[1], re.IGNORECASE)
             found |= {(family, value_of(number)) for number in numbers}
@@ -124,7 +141,8 @@ def printed(text: str) -> set[tuple[str, float]]:
     """What a text shows: numbers with their units, and all telling ones without."""
     numbers = re.findall(rf"(?<![\w.]){NUMBER}", text)
     telling = {n for n in numbers if "." in n or value_of(n) >= 100}
-    return quantities(text) | {("any", value_of(number)) for number in telling}
+    found = quantities(text, QUANTITY | SCORES)
+    return found | {("any", value_of(number)) for number in telling}
 
 
 def evidence(notebook) -> set[tuple[str, float]]:
@@ -139,7 +157,25 @@ def shown() -> set[tuple[str, float]]:
     return printed("\n".join(texts))
 
 
-def faults(notebook, shown=frozenset()) -> list[str]:
+@functools.cache
+def reported() -> set[tuple[str, float]]:
+    """What `report` prints of all the committed records."""
+    recorded = [n for n in EXPERIMENTS if records.record_path(n).exists()]
+    return printed(
+        "\n".join(EXPERIMENTS[n].report(records.load(n).final) for n in recorded)
+    )
+
+
+def chapter_faults(path, *more) -> list[str]:
+    """Quantities of a chapter without a source, with some more cells at its end."""
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.extend(more)
+    if path.stem in SPEED:
+        return faults(notebook, shown())
+    return faults(notebook, reported(), QUANTITY | SCORES)
+
+
+def faults(notebook, shown=frozenset(), families=QUANTITY) -> list[str]:
     """Quantities without a source."""
     known, found = evidence(notebook) | shown, []
     for cell in notebook.cells:
@@ -148,7 +184,7 @@ def faults(notebook, shown=frozenset()) -> list[str]:
         for text, marks in paragraphs(cell.source):
             if CITED.search(marks) or ARITHMETIC.search(marks) or ASKED.search(marks):
                 continue
-            for family, value in sorted(quantities(text)):
+            for family, value in sorted(quantities(text, families)):
                 if not known & {(family, value), ("any", value)}:
                     found.append(f"{value:g} ({family}) in: {text[:90]}")
     return found
@@ -156,7 +192,7 @@ def faults(notebook, shown=frozenset()) -> list[str]:
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_every_measured_number_has_a_source(path):
-    assert faults(nbformat.read(path, as_version=4), shown()) == []
+    assert chapter_faults(path) == []
 
 
 # The rule can fail
@@ -229,9 +265,26 @@ def test_show_is_a_source():
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_a_changed_number_is_found(path):
-    """Sabotage: every sourced factor in the chapter becomes another number."""
-    notebook = nbformat.read(path, as_version=4)
-    notebook.cells.append(new_markdown_cell("Altogether it is 77.77 times faster."))
-    assert len(faults(notebook, shown())) == 1 + len(
-        faults(nbformat.read(path, as_version=4), shown())
+    """Sabotage: a sentence with a number that nothing supports."""
+    more = new_markdown_cell("Altogether it is 77.77 times faster.")
+    assert len(chapter_faults(path, more)) > len(chapter_faults(path))
+
+
+SCORED = [
+    "The window reaches 0.973.",
+    "It costs 2.071 ± 0.012 bits per byte.",
+    "It costs seven bits.",
+]
+
+
+@pytest.mark.parametrize("prose", SCORED)
+def test_scores_count_in_the_quality_chapters(prose):
+    assert faults(chapter(prose, "0.97 6 bits 2.07"), families=QUANTITY | SCORES)
+    assert not faults(
+        chapter(prose, "0.973 7 bits 2.071 0.012"), families=QUANTITY | SCORES
     )
+
+
+def test_labels_are_no_scores():
+    prose = "See Eq. (9), section 4.2.1, version v1.5, and `0.02`."
+    assert not faults(chapter(prose), families=QUANTITY | SCORES)
