@@ -33,7 +33,11 @@ from attn_tutorial.experiments.comparison import (
 from attn_tutorial.experiments.models import kv_bytes, training_flops
 from attn_tutorial.experiments.named import named_pattern, named_patterns
 from attn_tutorial.experiments.number_words import english, german
-from attn_tutorial.experiments.pictures import FIGURES
+from attn_tutorial.experiments.pictures import (
+    FIGURES,
+    bits_against_full,
+    latch_blocks,
+)
 from attn_tutorial.experiments.records import FOLDER, SCHEMA, Record, Run, Runs, load
 from attn_tutorial.experiments.registry import EXPERIMENTS
 from attn_tutorial.experiments.roles import BY_SCOPE, ROLES, roles
@@ -783,6 +787,31 @@ def test_figures_are_drawn_from_records(name, quick):
         picture = draw(pretended(name, quick))
         assert len(picture.alt.split()) > 5
         assert picture._repr_png_()[0].startswith(b"\x89PNG")
+
+
+def test_bits_lost_pair_the_seeds_of_pattern_and_full_attention():
+    bands = [2.0, 1.9, 1.8, 1.7, 1.6, 1.5]
+    results = {("full", 0): 0.0, ("full", 1): 1.0, ("local 4", 1): 1.5}
+    runs = Runs(
+        Run(
+            {"pattern": pattern, "equal": "steps"},
+            seed,
+            {"test_bits_by_band": [bits + more for bits in bands]},
+            MADE,
+        )
+        for (pattern, seed), more in results.items()
+    )
+    figure = bits_against_full(runs, shown=("local 4",))
+    assert figure.alt.endswith("local 4: " + ", ".join(["+0.500"] * 6) + ".")
+
+
+def test_blocks_are_drawn_against_what_theory_says():
+    result = {"inside_by_distance": [1, 0.5, 0], "accuracy_by_distance": [1, 0.6, 0.2]}
+    setting = {"pattern": "blocks 16", "layers": 2}
+    figure = latch_blocks(Runs([Run(setting, 0, result, MADE)]))
+    theory = figure.axes[0].lines[0].get_ydata().tolist()
+    assert theory == [1, 0.5625, 0.125]
+    assert "nowhere more than 0.08 off theory" in figure.alt
 
 
 def test_figures_are_written_to_a_folder(quick, tmp_path, capsys):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from attn_tutorial.experiments.latch import edge
+from attn_tutorial.experiments.language_model import BANDS
+from attn_tutorial.experiments.latch import VALUES, edge
 from attn_tutorial.experiments.models import WINDOWS
 from attn_tutorial.experiments.optimisers import best_rates
 from attn_tutorial.experiments.records import Run, Runs
@@ -18,9 +19,12 @@ from attn_tutorial.plots import COLORS, CYCLE, MARKERS, Picture, lines, picture
 __all__ = [
     "FIGURES",
     "bits_against_cost",
+    "bits_against_full",
+    "bits_at_equal_steps",
     "bits_by_position",
     "dots",
     "evidence_by_window",
+    "latch_blocks",
     "latch_memory",
     "learning_rates",
     "quality",
@@ -88,6 +92,30 @@ def latch_memory(
     return lines(curves, title=title, alt=alt, marks=edges, points=False, **axes)
 
 
+def latch_blocks(
+    runs: Runs,
+    pattern: str = "blocks 16",
+    layers: int = 2,
+    title: str = "Blocks: sure up to L b steps, then a straight line down to guessing",
+) -> Picture:
+    """Draw the accuracy of each seed on the curve that theory predicts for blocks."""
+    part = runs.where(pattern=pattern, layers=layers)
+    reached = part[0].result["inside_by_distance"]
+    theory = [share + (1 - share) / VALUES for share in reached]
+    seeds = part.values("accuracy_by_distance")
+    off = max(abs(a - b) for seed in seeds for a, b in zip(seed, theory, strict=True))
+    found = f"{len(seeds)} seeds, nowhere more than {off:.2f} off theory"
+    alt = f"Accuracy of {pattern} with {layers} layers by distance: {found}."
+    axes = {"xlabel": "steps back to the value", "ylabel": "accuracy"}
+    curve = {"theory": (range(len(theory)), theory)}
+    figure = lines(curve, title=title, alt=alt, points=False, **axes)
+    for k, seed in enumerate(seeds):
+        look = {"color": CYCLE[1], "alpha": 0.6, "markersize": 5}
+        figure.axes[0].plot(seed, "o", label="each seed" if k == 0 else None, **look)
+    figure.axes[0].legend(frameon=False)
+    return figure
+
+
 def recall_by_distance(
     runs: Runs,
     shown: Sequence[tuple[str, int]] = (
@@ -114,6 +142,56 @@ def recall_by_distance(
     drawn = lines(curves, title=title, alt=alt, height=5, **labels)
     drawn.axes[0].set_xticks(range(len(bands)), bands)
     return drawn
+
+
+def bits_at_equal_steps(
+    runs: Runs, title: str = "Bits per byte of each pattern after the same steps"
+) -> Picture:
+    """Draw test bits per byte of the models with equal steps, each seed a dot."""
+
+    def named(run: Run) -> str:
+        return _contender(run.setting["pattern"], "steps", run.setting["n"], None)
+
+    alike = runs.where(equal="steps")
+    xlabel = "test bits per byte"
+    return quality(alike, "test_bits", title=title, xlabel=xlabel, name=named)
+
+
+def bits_against_full(
+    runs: Runs,
+    shown: Sequence[str] = ("local 4", "local 16", "local 64"),
+    title: str = "Bits lost against full attention, by position",
+) -> Picture:
+    """Draw what a window costs at each position: seeds in pairs, mean and range."""
+    spoken, (figure, axes) = [], picture("Bits lost by position.")
+    for k, name in enumerate(shown):
+        bands = list(zip(*_bits_lost(runs.where(equal="steps"), name), strict=True))
+        means = [sum(band) / len(band) for band in bands]
+        up = [max(band) - mean for band, mean in zip(bands, means, strict=True)]
+        down = [mean - min(band) for band, mean in zip(bands, means, strict=True)]
+        places = [x + 0.08 * (k - 1) for x in range(len(means))]
+        look = {"color": CYCLE[k], "marker": MARKERS[k], "capsize": 4, "label": name}
+        axes.errorbar(places, means, [down, up], **look)
+        spoken.append(f"{name}: {', '.join(f'{mean:+.3f}' for mean in means)}")
+    starts = [str(start) for start, _ in BANDS]
+    axes.axhline(0, color=COLORS["black"], linewidth=1.2)
+    axes.set_xticks(range(len(starts)), starts)
+    axes.set(title=title, xlabel="from position", ylabel="bits more than full")
+    axes.legend(frameon=False)
+    where = f"from positions {', '.join(starts)}"
+    figure.alt = f"Bits more than full attention {where}: {'; '.join(spoken)}."
+    return figure
+
+
+def _bits_lost(runs: Runs, pattern: str) -> list[list[float]]:
+    """Bits of a pattern less those of full attention, for each seed, by position."""
+    bits = "test_bits_by_band"
+    full = {run.seed: run.result[bits] for run in runs.where(pattern="full")}
+    return [
+        [a - b for a, b in zip(run.result[bits], full[run.seed], strict=True)]
+        for run in runs.where(pattern=pattern)
+        if run.seed in full
+    ]
 
 
 def bits_against_cost(
@@ -247,8 +325,14 @@ def _classification(runs: Runs) -> Picture:
 
 # What `report --figures` draws.
 FIGURES: dict[str, tuple[Callable[[Runs], Picture], ...]] = {
-    "latch": (latch_memory,),
-    "language_model": (bits_against_cost, bits_by_position, evidence_by_window),
+    "latch": (latch_memory, latch_blocks),
+    "language_model": (
+        bits_at_equal_steps,
+        bits_against_cost,
+        bits_by_position,
+        bits_against_full,
+        evidence_by_window,
+    ),
     "recall": (recall_by_distance, evidence_by_window),
     "tagging": (_tagging, evidence_by_window),
     "optimisers": (learning_rates,),
