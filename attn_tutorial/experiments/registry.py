@@ -9,6 +9,7 @@ from attn_tutorial.experiments.optimisers import EXPERIMENT as OPTIMISERS
 from attn_tutorial.experiments.recall import EXPERIMENT as RECALL
 from attn_tutorial.experiments.regularisation import EXPERIMENT as REGULARISATION
 from attn_tutorial.experiments.runner import Experiment
+from attn_tutorial.experiments.step_time import EXPERIMENT as STEP_TIME
 from attn_tutorial.experiments.structure import EXPERIMENT as STRUCTURE
 from attn_tutorial.experiments.tagging import EXPERIMENT as TAGGING
 from attn_tutorial.experiments.translation import EXPERIMENT as TRANSLATION
@@ -25,6 +26,7 @@ ORDER = (
     OPTIMISERS,
     TRANSLATION,
     STRUCTURE,
+    STEP_TIME,
     REGULARISATION,
     CLASSIFICATION,
 )

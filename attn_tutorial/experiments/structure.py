@@ -1,37 +1,85 @@
-"""Structure: what do parameters, cache bytes and time buy?
+"""Structure: what do parameters, cache bytes and operations buy?
 
 Ways to make a Transformer smaller or cheaper, against the plain one: fewer heads of
-keys and values, one layer used again and again, a narrower model, a window, and linear
-attention, whose state does not grow with the text at all.
+keys and values, keys and values of low rank, one layer used again and again, fewer
+layers, a narrower model, a window, and linear attention, whose state does not grow
+with the text at all.
 """
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import elu
 
+from attn_tutorial import patterns
 from attn_tutorial.experiments.corpora import source_bytes
 from attn_tutorial.experiments.language_model import BYTES, QUICK, SMALL, train_on
-from attn_tutorial.experiments.models import build, kv_bytes
+from attn_tutorial.experiments.models import build, kv_bytes, layer_masks
 from attn_tutorial.experiments.records import Result, Runs, Setting
 from attn_tutorial.experiments.runner import Experiment, Tuning
 from attn_tutorial.experiments.tables import table
-from attn_tutorial.modules import Rotary
+from attn_tutorial.modules import Rotary, pattern_attention
 
-__all__ = ["EXPERIMENT", "LinearAttention", "settings", "train"]
+__all__ = [
+    "EXPERIMENT",
+    "VARIANTS",
+    "LinearAttention",
+    "LowRankAttention",
+    "cache_bytes",
+    "mixer",
+    "settings",
+    "token_flops",
+    "train",
+]
 
 BASE = {**SMALL, "optimizer": "muon", "lr": 0.02, "weight_decay": 0.01}
-VARIANTS = {
+VARIANTS: dict[str, Setting] = {
     "plain": {},
     "1 head of keys and values": {"num_kv_heads": 1},
+    "low rank 64": {"rank": 64},
+    "low rank 16": {"rank": 16},
     "layers share their weights": {"share_layers": True},
+    "1 layer": {"layers": 1},
     "narrower": {"d_model": 64, "heads": 2},
     "window 16": {"pattern": "local 16"},
     "linear attention": {"linear": True},
 }
+
+
+class LowRankAttention(nn.Module):
+    """Causal attention that remembers ``rank`` numbers of each token, and no more.
+
+    Keys and values of all heads are rebuilt from them, so that both are products of a
+    narrow matrix that they share and one of their own: the compression of DeepSeek-V2
+    (DeepSeek-AI, 2024), without its normalisation and its separate rotary key. As the
+    rebuilt keys turn with their position, they have to be rebuilt for each new token.
+
+    Args:
+        d_model: Width of the input and the output.
+        num_heads: Heads of queries, and of rebuilt keys and values.
+        rank: Numbers of each token that keys and values are made of.
+    """
+
+    def __init__(self, d_model: int, num_heads: int, rank: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.turn = Rotary(d_model // num_heads)
+        self.query = nn.Linear(d_model, d_model)
+        self.compress = nn.Linear(d_model, rank)
+        self.key = nn.Linear(rank, d_model)
+        self.value = nn.Linear(rank, d_model)
+        self.output = nn.Linear(d_model, d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, n, d_model) to itself; causal."""
+        kept = self.compress(x)  # (batch, n, rank): the cache
+        turned = self.turn(self.query(x)), self.turn(self.key(kept))
+        parts = [_split(p, self.num_heads) for p in (*turned, self.value(kept))]
+        heads = pattern_attention(*parts, patterns.causal())
+        return self.output(heads.transpose(1, 2).flatten(2))
 
 
 class LinearAttention(nn.Module):
@@ -41,6 +89,10 @@ class LinearAttention(nn.Module):
     numbers a head, however long the text (Katharopoulos et al., 2020). Queries and
     keys turn with their position, except in the norm (Su et al., 2024). Written here
     with the whole n x n matrix, which is short and fast at our lengths.
+
+    Args:
+        d_model: Width of the input and the output.
+        num_heads: Heads of queries, keys and values.
     """
 
     def __init__(self, d_model: int, num_heads: int) -> None:
@@ -55,63 +107,89 @@ class LinearAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, n, d_model) to itself; causal."""
         q, k = (elu(part(x)) + 1 for part in (self.query, self.key))
-        v, norm = self._split(self.value(x)), self._split(q) @ self._split(k).mT
-        weights = self._split(self.turn(q)) @ self._split(self.turn(k)).mT
-        heads = weights.tril() @ v / norm.tril().sum(-1, keepdim=True)
+        parts = q, k, self.turn(q), self.turn(k), self.value(x)
+        q, k, turned_q, turned_k, v = (_split(p, self.num_heads) for p in parts)
+        norm = (q @ k.mT).tril().sum(-1, keepdim=True)
+        heads = (turned_q @ turned_k.mT).tril() @ v / norm
         return self.output(heads.transpose(1, 2).flatten(2))
 
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+def _split(x: Tensor, num_heads: int) -> Tensor:
+    """Take heads apart: (batch, n, h d) to (batch, h, n, d)."""
+    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+def mixer(setting: Setting) -> Callable[[], nn.Module] | None:
+    """What makes the layers of a setting; None for the attention of ``modules``."""
+    size = setting["d_model"], setting["heads"]
+    if setting.get("linear"):
+        return lambda: LinearAttention(*size)
+    if rank := setting.get("rank"):
+        return lambda: LowRankAttention(*size, rank)
+    return None
 
 
 def settings(quick: bool) -> list[Setting]:
     """Every variant."""
     base = {**BASE, **QUICK} if quick else BASE
-    chosen = ("plain", "linear attention") if quick else VARIANTS
+    quick_set = ("plain", "low rank 16", "linear attention")
+    chosen = quick_set if quick else VARIANTS
     return [{**base, **VARIANTS[name], "variant": name} for name in chosen]
 
 
 def train(setting: Setting, seed: int, device: torch.device) -> Result:
-    """Train one variant; its bits, its size and the time of its training."""
+    """Train one variant; its bits, and what it costs."""
     torch.manual_seed(seed)
-    started = time.perf_counter()
     model = build(setting, BYTES, BYTES, causal=True, mixer=mixer(setting)).to(device)
     result = train_on(source_bytes("train"), model, setting, seed)
-    seconds = time.perf_counter() - started
-    return result | {"cache_bytes": cache_bytes(setting), "wall_seconds": seconds}
-
-
-def mixer(setting: Setting):
-    """What makes the layers, if it is not softmax attention."""
-    if not setting.get("linear"):
-        return None
-    return lambda: LinearAttention(setting["d_model"], setting["heads"])
+    costs = {"cache_bytes": cache_bytes(setting), "token_flops": token_flops(setting)}
+    return result | costs
 
 
 def cache_bytes(setting: Setting) -> int:
-    """What has to be kept to go on after n tokens."""
-    if not setting.get("linear"):
-        return kv_bytes(setting)
-    width = setting["d_model"] // setting["heads"]
-    numbers = setting["heads"] * width * (width + 1)  # and the sum of the keys
-    return 4 * setting["layers"] * numbers
+    """Bytes that have to be kept to go on after n tokens, 4 for each number."""
+    d, heads, layers = (setting[key] for key in ("d_model", "heads", "layers"))
+    if setting.get("linear"):
+        return 4 * layers * d * (d // heads + 1)  # a matrix a head; the sum of the keys
+    if rank := setting.get("rank"):
+        return 4 * layers * rank * setting["n"]
+    return kv_bytes(setting)
+
+
+def token_flops(setting: Setting) -> int:
+    """Operations with which a model reads one of n tokens, on average.
+
+    Each weight of a matrix costs 2. Each pair of query and key costs 4 a feature, Eq.
+    (5). Linear attention writes to its state and reads it, which costs as much as d / h
+    pairs; the sum of the keys counts as one more. Elementwise work is left out, and so
+    is that low rank rebuilds all earlier keys and values when it writes a token.
+    """
+    d, heads, n = (setting[key] for key in ("d_model", "heads", "n"))
+    narrow = setting.get("num_kv_heads", heads) / heads * d
+    rank = setting.get("rank")
+    keys_and_values = 3 * d * rank if rank else 2 * d * narrow
+    weights = 2 * d * d + keys_and_values + 8 * d * d  # queries, output; MLP
+    pairs = [int(mask.sum()) / n for mask in layer_masks(setting)]
+    if setting.get("linear"):
+        pairs = [d / heads + 1] * setting["layers"]
+    return round(sum(2 * weights + 4 * d * p for p in pairs) + 2 * d * BYTES)
 
 
 def report(runs: Runs) -> str:
     """Quality beside the three costs."""
     rows = []
     for group, part in runs.groups("variant"):
-        first, seconds = part[0].result, part.lowest("wall_seconds")
-        costs = (first["parameters"], first["cache_bytes"], f"{seconds:.0f}")
+        first = part[0].result
+        costs = [first[name] for name in ("parameters", "cache_bytes", "token_flops")]
         bits = part.spread("validation_bits"), part.spread("test_bits")
-        rows.append((*group, len(part), *costs, *bits))
-    header = ("variant", "seeds", "parameters", "cache bytes", "seconds")
+        rows.append((*group, part[0].setting["lr"], len(part), *costs, *bits))
+    header = ("variant", "rate", "seeds", "parameters", "cache bytes", "FLOPs a token")
     return table((*header, "validation bits", "test bits"), rows)
 
 
 EXPERIMENT = Experiment(
     name="structure",
-    question="What do parameters, cache bytes and time buy?",
+    question="What do parameters, cache bytes and operations buy?",
     settings=settings,
     train=train,
     report=report,
