@@ -34,7 +34,7 @@ def settings(quick: bool) -> list[Setting]:
     base = {k: v for k, v in structure.BASE.items() if k not in unused}
     if quick:
         base |= {k: v for k, v in QUICK.items() if k not in unused}
-    return [{**base, "rounds": 3 if quick else 40}]
+    return [{**base, "rounds": 3 if quick else 25}]
 
 
 def train(setting: Setting, seed: int, device: torch.device) -> Result:
