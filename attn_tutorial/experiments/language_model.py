@@ -35,7 +35,7 @@ LENGTH = 512  # of the passages that are evaluated
 BANDS = ((0, 16), (16, 32), (32, 64), (64, 128), (128, 256), (256, 512))
 SIZE = {"n": 512, "d_model": 128, "heads": 4, "layers": 4, "batch": 4}
 MUON = {"optimizer": "muon", "lr": 0.02, "weight_decay": 0.01}
-BASE = {**SIZE, **MUON, "steps": 600, "passages": 128}
+BASE = {**SIZE, **MUON, "steps": 480, "passages": 128}
 # What the experiments on training and structure share.
 SMALL = {"pattern": "full", "n": 256, "d_model": 96, "heads": 3, "layers": 3}
 SMALL |= {"batch": 4, "steps": 200, "passages": 64}

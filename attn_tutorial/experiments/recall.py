@@ -113,5 +113,5 @@ EXPERIMENT = Experiment(
     settings=settings,
     train=train,
     report=report,
-    tuning=Tuning((0.01, 0.02, 0.04), "validation_error", {"steps": 200}),
+    tuning=Tuning((0.01, 0.02, 0.04), "validation_error", {"steps": 120}),
 )

@@ -23,18 +23,15 @@ __all__ = ["EXPERIMENT", "labelled", "settings", "train"]
 BASE = {"n": 256, "d_model": 96, "heads": 3, "layers": 3, "batch": 8, "steps": 400}
 BASE |= {"optimizer": "muon", "lr": 0.02, "weight_decay": 0.01, "passages": 240}
 WINDOWED = ("local 2", "local 4", "local 8", "local 32", "blocks 32")
-LONGER = ("full", "local 8")  # trained twice as long: is a gap there to stay?
 
 
 def settings(quick: bool) -> list[Setting]:
-    """Patterns at equal steps, and two of them with more."""
+    """Patterns at equal steps."""
     if quick:
         small = {**BASE, "n": 64, "d_model": 32, "heads": 2, "layers": 2}
         small |= {"steps": 8, "passages": 8}
         return [{"pattern": p, **small} for p in ("full", "local 4")]
-    longer = {**BASE, "steps": 2 * BASE["steps"]}
-    alike = [{"pattern": p, **BASE} for p in ("full", *WINDOWED)]
-    return alike + [{"pattern": p, **longer} for p in LONGER]
+    return [{"pattern": p, **BASE} for p in ("full", *WINDOWED)]
 
 
 @functools.cache

@@ -29,7 +29,6 @@ BASE = {"d_model": 64, "heads": 2, "layers": 2, "batch": 32, "steps": 300}
 BASE |= {"optimizer": "muon", "lr": 0.02, "digits": 6, "numbers": 2, "held_out": 512}
 GRID = (
     ("full", "full"),
-    ("local 1", "full"),
     ("local 4", "full"),
     ("blocks 16", "full"),
     ("full", "local 16"),
