@@ -29,6 +29,7 @@ from attn_tutorial.experiments.comparison import (
     apart,
     clear_difference,
     difference,
+    judgement,
 )
 from attn_tutorial.experiments.models import kv_bytes, training_flops
 from attn_tutorial.experiments.named import named_pattern, named_patterns
@@ -223,6 +224,11 @@ def test_runs_are_compared_by_one_result():
     assert not clear_difference(runs(1), runs(2), "y")
     assert difference(runs(2), runs(1), "x", digits=2) == "+1.00 (clear)"
     assert difference(runs(1), runs(1), "x") == "+0.000 (within the spread)"
+    words = ("worse", "not clear", "better")
+    for start, word, opposite in zip((1, 2, 3), words, words[::-1], strict=True):
+        pair = runs(start), runs(2)
+        assert judgement(*pair, "x", more_is_better=True) == word
+        assert judgement(*pair, "x", more_is_better=False) == opposite
 
 
 # Running.

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from attn_tutorial.experiments.records import Runs
 
-__all__ = ["LEAST_SEEDS", "apart", "clear_difference", "difference"]
+__all__ = ["LEAST_SEEDS", "apart", "clear_difference", "difference", "judgement"]
 
 LEAST_SEEDS = 3
 
@@ -91,3 +91,25 @@ def difference(a: Runs, b: Runs, result: str, digits: int = 3) -> str:
     found = a.mean(result) - b.mean(result)
     word = "clear" if clear_difference(a, b, result) else "within the spread"
     return f"{found:+.{digits}f} ({word})"
+
+
+def judgement(a: Runs, b: Runs, result: str, *, more_is_better: bool) -> str:
+    """Say whether ``a`` is "better" or "worse" than ``b``, or "not clear".
+
+    Args:
+        a: Runs of one setting, one for each seed.
+        b: Runs of the other setting.
+        result: Name of a result that is a number.
+        more_is_better: True for an accuracy, False for a loss.
+
+    Example:
+        >>> from attn_tutorial.experiments.records import Run
+        >>> a = Runs(Run({}, s, {"bits": 1.8 + s / 100}, {}) for s in range(3))
+        >>> b = Runs(Run({}, s, {"bits": 1.9 + s / 100}, {}) for s in range(3))
+        >>> judgement(a, b, "bits", more_is_better=False)
+        'better'
+    """
+    if not clear_difference(a, b, result):
+        return "not clear"
+    more = a.mean(result) > b.mean(result)
+    return "better" if more == more_is_better else "worse"
