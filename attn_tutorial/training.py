@@ -20,7 +20,10 @@ WARM_UP = 0.05  # share of the steps in which the learning rate rises
 
 
 def adamw(model: nn.Module, lr: float, weight_decay: float = 0.01) -> Optimizers:
-    """Adam with decoupled weight decay, at PyTorch's other settings."""
+    """AdamW, Adam with decoupled weight decay (Loshchilov and Hutter, 2019).
+
+    All but the rate and the decay as in PyTorch.
+    """
     return [torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)]
 
 
@@ -34,7 +37,8 @@ def muon(model: nn.Module, lr: float, weight_decay: float = 0.01) -> Optimizers:
     """Muon for the matrices inside the layers, AdamW at lr / 10 for all else.
 
     Muon makes each step of a matrix orthogonal, so that all its directions move
-    alike. Embeddings, the last layer, gains and biases are no such matrices.
+    alike (Jordan et al., 2024). Embeddings, the last layer, gains and biases are no
+    such matrices.
 
     Raises:
         RuntimeError: If this version of PyTorch has no ``torch.optim.Muon``.
