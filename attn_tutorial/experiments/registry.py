@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from attn_tutorial.experiments.classification import EXPERIMENT as CLASSIFICATION
+from attn_tutorial.experiments.inside import EXPERIMENT as INSIDE
 from attn_tutorial.experiments.language_model import EXPERIMENT as LANGUAGE_MODEL
 from attn_tutorial.experiments.latch import EXPERIMENT as LATCH
 from attn_tutorial.experiments.optimisers import EXPERIMENT as OPTIMISERS
@@ -22,6 +23,7 @@ ORDER = (
     LANGUAGE_MODEL,
     RECALL,
     WINDOW_ADVICE,
+    INSIDE,
     TAGGING,
     OPTIMISERS,
     TRANSLATION,
