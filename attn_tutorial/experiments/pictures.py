@@ -13,7 +13,7 @@ from attn_tutorial.experiments.latch import VALUES, edge
 from attn_tutorial.experiments.models import WINDOWS
 from attn_tutorial.experiments.optimisers import best_rates
 from attn_tutorial.experiments.records import Run, Runs
-from attn_tutorial.experiments.regularisation import remedy
+from attn_tutorial.experiments.tradeoffs import pareto, remedies
 from attn_tutorial.plots import COLORS, CYCLE, MARKERS, Picture, lines, picture
 
 __all__ = [
@@ -84,12 +84,15 @@ def latch_memory(
         accuracy = part.mean("accuracy_by_distance")
         curves[f"{pattern}, L = {layers}"] = (range(len(accuracy)), accuracy)
         end = edge(part[0].result["inside_by_distance"], enough=1.0)
-        spoken.append(f"{pattern} with {layers} layers: {edge(accuracy)} ({end})")
+        spoken.append(f"{pattern}, L = {layers}: {edge(accuracy)} ({end})")
         if end < len(accuracy) - 1:
             edges.append(end + 0.5)
     alt = f"Last distance with accuracy of 0.9 (by theory): {'; '.join(spoken)}."
     axes = {"xlabel": "steps back to the value", "ylabel": "accuracy"}
-    return lines(curves, title=title, alt=alt, marks=edges, points=False, **axes)
+    figure = lines(curves, title=title, alt=alt, marks=edges, points=False, **axes)
+    clear = {"framealpha": 1, "edgecolor": "none", "facecolor": "white"}
+    figure.axes[0].legend(loc="center right", **clear)
+    return figure
 
 
 def latch_blocks(
@@ -103,8 +106,8 @@ def latch_blocks(
     reached = part[0].result["inside_by_distance"]
     theory = [share + (1 - share) / VALUES for share in reached]
     seeds = part.values("accuracy_by_distance")
-    off = max(abs(a - b) for seed in seeds for a, b in zip(seed, theory, strict=True))
-    found = f"{len(seeds)} seeds, nowhere more than {off:.2f} off theory"
+    off = [abs(a - b) for seed in seeds for a, b in zip(seed, theory, strict=True)]
+    found = f"{len(seeds)} seeds, on average {sum(off) / len(off):.3f} from theory"
     alt = f"Accuracy of {pattern} with {layers} layers by distance: {found}."
     axes = {"xlabel": "steps back to the value", "ylabel": "accuracy"}
     curve = {"theory": (range(len(theory)), theory)}
@@ -271,13 +274,14 @@ def evidence_by_window(
 def learning_rates(
     runs: Runs, title: str = "Every optimiser at every rate: a wrong rate costs most"
 ) -> Picture:
-    """Draw mean validation bits against the learning rate, for each optimiser."""
-    curves = {}
+    """Draw validation bits against the learning rate: all seeds, and their mean."""
+    curves, dots_of = {}, {}
     for (name,), part in runs.groups("optimizer"):
         tried = sorted(
             (lr, g.mean("validation_bits")) for (lr,), g in part.groups("lr")
         )
         curves[name] = tuple(zip(*tried, strict=True))
+        dots_of[name] = [run.setting["lr"] for run in part], part
     best = {
         n: (p[0].setting["lr"], p.mean("test_bits"))
         for n, p in best_rates(runs).items()
@@ -285,18 +289,16 @@ def learning_rates(
     spoken = [f"{name} {bits:.3f} at {lr:g}" for name, (lr, bits) in best.items()]
     alt = f"Test bits per byte at the best rate: {', '.join(spoken)}."
     labels = {"xlabel": "learning rate", "ylabel": "validation bits per byte"}
-    return lines(curves, title=title, alt=alt, logx=True, **labels)
+    drawn = lines(curves, title=title, alt=alt, logx=True, points=False, **labels)
+    for k, (rates, part) in enumerate(dots_of.values()):
+        look = {"color": CYCLE[k], "marker": MARKERS[k], "alpha": 0.7, "ls": ""}
+        drawn.axes[0].plot(rates, part.values("validation_bits"), **look)
+    return drawn
 
 
 def _structure(runs: Runs) -> Picture:
     title, xlabel = "Smaller in many ways", "test bits per byte"
     named = {"name": lambda run: run.setting["variant"]}
-    return quality(runs, "test_bits", title=title, xlabel=xlabel, **named)
-
-
-def _regularisation(runs: Runs) -> Picture:
-    title, xlabel = "Remedies for little text", "test bits per byte"
-    named = {"name": lambda run: remedy(run.setting)}
     return quality(runs, "test_bits", title=title, xlabel=xlabel, **named)
 
 
@@ -337,7 +339,7 @@ FIGURES: dict[str, tuple[Callable[[Runs], Picture], ...]] = {
     "tagging": (_tagging, evidence_by_window),
     "optimisers": (learning_rates,),
     "translation": (_translation,),
-    "structure": (_structure,),
-    "regularisation": (_regularisation,),
+    "structure": (_structure, pareto),
+    "regularisation": (remedies,),
     "classification": (_classification,),
 }
