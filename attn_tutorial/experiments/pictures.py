@@ -90,8 +90,7 @@ def latch_memory(
     alt = f"Last distance with accuracy of 0.9 (by theory): {'; '.join(spoken)}."
     axes = {"xlabel": "steps back to the value", "ylabel": "accuracy"}
     figure = lines(curves, title=title, alt=alt, marks=edges, points=False, **axes)
-    clear = {"framealpha": 1, "edgecolor": "none", "facecolor": "white"}
-    figure.axes[0].legend(loc="center right", **clear)
+    figure.axes[0].legend(loc="center", bbox_to_anchor=(0.62, 0.5), frameon=False)
     return figure
 
 
