@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from attn_tutorial import modules, patterns
 from attn_tutorial.dense import attention
-from attn_tutorial.experiments import regularisation, step_time, structure
+from attn_tutorial.experiments import regularisation, step_time, structure, tradeoffs
 from attn_tutorial.experiments.language_model import BYTES
 from attn_tutorial.experiments.models import build
 from attn_tutorial.experiments.records import Run, Runs
@@ -150,3 +150,43 @@ def test_bits_of_the_training_text_are_recorded():
     (setting, _) = regularisation.settings(True)
     result = regularisation.train(setting, 0, torch.device("cpu"))
     assert 4 < result["train_bits"] < 10
+
+
+def bits_of(variant, bits, costs):
+    """Three runs of a made-up structure."""
+    names = ("parameters", "cache_bytes", "token_flops")
+    price = dict(zip(names, costs, strict=True))
+    return [
+        Run({"variant": variant}, seed, {"test_bits": bits + seed / 100, **price}, {})
+        for seed in range(3)
+    ]
+
+
+def test_a_structure_dominates_if_it_costs_no_more_and_is_no_worse():
+    runs = Runs(
+        bits_of("plain", 2.0, (4, 4, 4))
+        + bits_of("as good for less", 2.001, (4, 3, 4))
+        + bits_of("worse for less", 2.5, (1, 4, 4))
+        + bits_of("worse for more", 2.5, (4, 4, 5))
+        + bits_of("the same again", 2.0, (4, 4, 4))
+    )
+    assert tradeoffs.dominated_by(runs) == {
+        "plain": ["as good for less"],
+        "as good for less": [],
+        "worse for less": [],
+        "worse for more": [
+            "plain",
+            "as good for less",
+            "worse for less",
+            "the same again",
+        ],
+        "the same again": ["as good for less"],
+    }
+
+
+def test_effects_say_which_are_clear():
+    pairs = {"rate": ([3.0, 3.1, 3.2], [2.0, 2.1, 2.2]), "luck": ([1, 2, 3], [2, 3, 1])}
+    picture = tradeoffs.effects(pairs, "Rates matter")
+    assert "rate +1.00 (clear)" in picture.alt
+    assert "luck +0.00 (not clear)" in picture.alt
+    assert picture._repr_png_()[0].startswith(b"\x89PNG")

@@ -68,12 +68,14 @@ def remedy(setting: Setting) -> str:
     """Name what a setting changes.
 
     Example:
-        >>> remedy({**BASE, "dropout": 0.3})
-        'dropout 0.3'
+        >>> remedy({**BASE, "weight_decay": 0.1}), remedy({**BASE, "steps": 130})
+        ('weight decay 0.1', '130 steps')
     """
     base = {**BASE, "lr": setting["lr"]}
-    changed = [f"{k} {v}" for k, v in setting.items() if base.get(k) != v]
-    return ", ".join(changed) or "none"
+    changed = {k: v for k, v in setting.items() if base.get(k) != v}
+    words = {"pattern": "{}", "steps": "{} steps"}
+    named = [words.get(k, f"{k} {{}}").format(v) for k, v in changed.items()]
+    return ", ".join(named).replace("_", " ") or "none"
 
 
 def report(runs: Runs) -> str:
