@@ -1,11 +1,13 @@
 """Which window does a trained model need? Evidence from the model itself.
 
-Three kinds, from the cheapest to the most telling:
+Four kinds, from the cheapest to the most telling:
 
 - how far its attention looks (``distance_profile``, and ``advise_window`` on it),
 - how far its outputs depend on its inputs (``gradient_profile``),
-- what happens if its layers get a window after training (``with_window``,
-  ``losses_with_windows``).
+- what happens if its layers get a window after training (``losses_with_windows``,
+  ``narrow_layers``),
+- what happens if its text gets shorter (``needed_context``, and ``advise_window`` with
+  targets).
 
 Attention can look far without need, at a first token for instance, and a model that is
 trained with a window can learn to pass on what it no longer sees. So an advice is a
@@ -15,27 +17,39 @@ place to start from, and training with the window is the test.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
-from dataclasses import dataclass
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from attn_tutorial import patterns
-from attn_tutorial.checks import check_count, check_window
+from attn_tutorial.checks import check_count, check_number, check_window
 from attn_tutorial.modules import MultiHeadAttention, Transformer
 from attn_tutorial.tasks import IGNORE
 
 __all__ = [
     "Advice",
     "advise_window",
+    "block_share",
     "distance_profile",
     "gradient_profile",
+    "losses_with_context",
     "losses_with_windows",
+    "narrow",
+    "narrow_layers",
+    "needed_context",
+    "smallest_block",
     "smallest_window",
+    "with_blocks",
     "with_window",
 ]
+
+SHARE = 0.05  # of attention that may lie outside
+RISE = 0.02  # nats of loss that count as nothing
 
 
 @dataclass(frozen=True, repr=False)
@@ -43,24 +57,34 @@ class Advice:
     """A window for each layer, with what it rests on.
 
     Attributes:
-        windows: One window w for each layer: enough for the widest of its heads.
-        by_head: What each head of each layer would need alone.
+        windows: One window w for each layer: an equal part of the context that the
+            loss needs if targets were given, else as wide as its widest head looks.
+        by_head: What each head of each layer would need for its attention.
         profiles: Share of attention at each distance, per layer, shape (heads, n).
         first_token: Share of each layer's attention that goes to the first token from
             beyond its window. Where it is large, keep that token as a global one.
-        tolerance: Share of attention that may lie outside of the window.
+        tolerance: Share of attention that may lie outside.
+        context: How many tokens to each side the loss needs; None without targets.
     """
 
     windows: list[int]
     by_head: list[list[int]]
     profiles: list[Tensor]
     first_token: list[float]
-    tolerance: float
+    tolerance: float = SHARE
+    context: int | None = None
 
     @property
     def window(self) -> int:
         """The widest window, one for all layers."""
         return max(self.windows)
+
+    @property
+    def block_sizes(self) -> list[int]:
+        """A size of adjacent blocks for each layer, found like its window."""
+        if self.context is not None:  # L layers of blocks reach L b tokens for certain
+            return [max(1, window) for window in self.windows]
+        return [max(smallest_block(p, self.tolerance)) for p in self.profiles]
 
     def __repr__(self) -> str:
         """A line for each layer."""
@@ -71,22 +95,30 @@ class Advice:
                 zip(self.windows, self.by_head, self.first_token, strict=True)
             )
         ]
-        return "\n".join([*lines, f"holds {1 - self.tolerance:.0%} of the attention"])
+        if self.context is None:
+            held = f"holds {1 - self.tolerance:.0%} of the attention"
+        else:
+            held = f"the loss needs {self.context} tokens of context"
+        return "\n".join([*lines, held])
 
 
 def advise_window(
     source: Iterable[Tensor] | nn.Module,
     tokens: Tensor | None = None,
+    targets: Tensor | None = None,
     *,
-    tolerance: float = 0.05,
+    tolerance: float | None = None,
     skip: int | None = None,
     ignore_first: bool = False,
 ) -> Advice:
     """Advise a window for each layer of a trained model with full attention.
 
-    The window of a head is the smallest w such that at least 1 - tolerance of its
-    attention goes to keys at most w positions away; a layer gets that of its widest
-    head. What a query attends to is averaged over the queries and the batch.
+    Without targets the advice rests on attention alone: the window of a head is the
+    smallest w such that all but a share of its attention goes to keys at most w
+    positions away, averaged over the queries and the batch; a layer gets that of its
+    widest head. With targets it rests on the loss: the text is cut to the fewest tokens
+    around a query that the loss hardly notices (see ``needed_context``), and L layers
+    share the way to them evenly, since their windows add up (``cost.reach``).
 
     Args:
         source: Attention weights of every layer, each (batch, heads, n, n); or a model
@@ -95,7 +127,9 @@ def advise_window(
             on it before.
         tokens: Inputs for the model, shape (batch, n), without padding. Use held-out
             text, and as much of it as a few hundred queries need.
-        tolerance: Share of attention that may lie outside, in [0, 1).
+        targets: The right labels, shape (batch, n); ``IGNORE`` is left out.
+        tolerance: Without targets, share of attention that may lie outside, in [0, 1),
+            0.05 if None. With targets, rise of the loss in nats, 0.02 if None.
         skip: Leave out the first queries, whose keys cannot be far away; half of them
             if None and no query looks ahead, else 0.
         ignore_first: Whether attention to the first token does not count, since many
@@ -113,16 +147,30 @@ def advise_window(
         layer 0: window 1 (heads 1; first token 0%)
         holds 95% of the attention
     """
-    if not 0 <= tolerance < 1:
+    by_loss = targets is not None
+    share = SHARE if tolerance is None or by_loss else tolerance
+    if not 0 <= share < 1:
         raise ValueError(f"tolerance must lie in [0, 1), got {tolerance}")
-    layers = [_checked(w.detach()) for w in _weights(source, tokens)]
+    advice = _from_attention(_weights(source, tokens), share, skip, ignore_first)
+    if not by_loss:
+        return advice
+    rise = check_number("tolerance", RISE if tolerance is None else tolerance)
+    context = needed_context(source, tokens, targets, tolerance=rise)
+    windows = [math.ceil(context / len(advice.windows))] * len(advice.windows)
+    return replace(advice, windows=windows, context=context)
+
+
+def _from_attention(
+    layers: list[Tensor], share: float, skip: int | None, ignore_first: bool
+) -> Advice:
+    layers = [_checked(weights.detach()) for weights in layers]
     if ignore_first:
         layers = [_without_first(weights) for weights in layers]
     profiles = [distance_profile(weights, skip=skip) for weights in layers]
-    by_head = [smallest_window(profile, tolerance) for profile in profiles]
+    by_head = [smallest_window(profile, share) for profile in profiles]
     windows = [max(heads) for heads in by_head]
     first = [_to_first(x, w, skip) for x, w in zip(layers, windows, strict=True)]
-    return Advice(windows, by_head, profiles, first, tolerance)
+    return Advice(windows, by_head, profiles, first, share)
 
 
 @torch.no_grad()
@@ -204,6 +252,42 @@ def smallest_window(profile: Tensor, tolerance: float) -> list[int]:
     return (inside < 1 - tolerance - 1e-9).sum(-1).tolist()
 
 
+def block_share(profile: Tensor, block_size: int) -> Tensor:
+    """Share of each head's attention that adjacent blocks of this size keep.
+
+    Blocks may begin anywhere, and this is the mean over where. Two tokens d apart are
+    then in the same or in adjacent blocks of b always for d <= b, never for d >= 2 b,
+    and with a chance of 2 - d / b in between: the distances alone decide.
+
+    Args:
+        profile: What ``distance_profile`` returns, shape (heads, n).
+        block_size: b, at least 1.
+
+    Returns:
+        Shape (heads,).
+
+    Example:
+        >>> block_share(torch.tensor([[0.2, 0.2, 0.2, 0.2, 0.2]]).double(), 2)
+        tensor([0.7000], dtype=torch.float64)
+    """
+    b = check_count("block_size", block_size, least=1)
+    distance = torch.arange(profile.shape[-1], dtype=profile.dtype)
+    return (profile * (2 - distance / b).clamp(0, 1)).sum(-1)
+
+
+def smallest_block(profile: Tensor, tolerance: float) -> list[int]:
+    """Smallest block size of each head that keeps all but ``tolerance`` of its profile.
+
+    Example:
+        >>> smallest_block(torch.tensor([[0.2, 0.2, 0.2, 0.2, 0.2]]), 0.3)
+        [2]
+    """
+    profile = profile.double()
+    sizes = range(1, profile.shape[-1])
+    shares = torch.stack([block_share(profile, b) for b in sizes])  # (sizes, heads)
+    return (1 + (shares < 1 - tolerance - 1e-9).sum(0)).tolist()
+
+
 def _to_first(weights: Tensor, window: int, skip: int | None) -> float:
     """Share of attention that the first token gets from further away than a window."""
     queries = weights[..., max(_skipped(weights, skip), window + 1) :, :].double()
@@ -260,14 +344,34 @@ def with_window(model: Transformer, window: int | list[int]) -> Transformer:
         >>> model.blocks[0].mixer.pattern
         local(window=3)
     """
+    return _with(model, window, lambda w: patterns.local(check_window(w)))
+
+
+def with_blocks(model: Transformer, block_size: int | list[int]) -> Transformer:
+    """Copy a trained model and let its layers see adjacent blocks only.
+
+    Args:
+        model: A model of attention layers.
+        block_size: One size for all layers, or one for each.
+
+    Returns:
+        A model in which each layer keeps ``its pattern & adjacent_blocks(b)``.
+    """
+    return _with(model, block_size, patterns.adjacent_blocks)
+
+
+def _with(
+    model: Transformer,
+    sizes: int | list[int],
+    pattern_of: Callable[[int], patterns.Pattern],
+) -> Transformer:
     limited = copy.deepcopy(model)
     layers = [m for m in limited.modules() if isinstance(m, MultiHeadAttention)]
-    several = [window] * len(layers) if isinstance(window, int) else list(window)
+    several = [sizes] * len(layers) if isinstance(sizes, int) else list(sizes)
     if len(several) != len(layers):
-        raise ValueError(f"window must have {len(layers)} entries, got {window}")
-    for layer, w in zip(layers, several, strict=True):
-        near = patterns.local(check_window(w))
-        layer.pattern = _within(layer.pattern, near)
+        raise ValueError(f"window must have {len(layers)} entries, got {sizes}")
+    for layer, size in zip(layers, several, strict=True):
+        layer.pattern = _within(layer.pattern, pattern_of(size))
     return limited
 
 
@@ -280,7 +384,12 @@ def _within(pattern: patterns.Pattern | None, near: patterns.Pattern):
 
 @torch.no_grad()
 def losses_with_windows(
-    model: Transformer, inputs: Tensor, targets: Tensor, windows: Iterable[int]
+    model: Transformer,
+    inputs: Tensor,
+    targets: Tensor,
+    windows: Iterable[int],
+    *,
+    limit: Callable[[Transformer, int], Transformer] = with_window,
 ) -> list[float]:
     """Loss of a trained model under each window, without training again.
 
@@ -289,16 +398,184 @@ def losses_with_windows(
         inputs: Tokens, shape (batch, n).
         targets: Labels, shape (batch, n); ``IGNORE`` is left out.
         windows: Which windows to try.
+        limit: ``with_window``, or ``with_blocks`` to try block sizes instead.
 
     Returns:
         Mean cross-entropy in nats, for each window.
     """
-    wanted = targets.flatten()
+    return [_loss(limit(model, w), inputs, targets) for w in windows]
+
+
+@torch.no_grad()
+def _loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> float:
+    """Mean cross-entropy in nats."""
+    scores = model(inputs).flatten(0, -2)
+    return cross_entropy(scores, targets.flatten(), ignore_index=IGNORE).item()
+
+
+def needed_context(
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    tolerance: float = RISE,
+    queries: int = 16,
+) -> int:
+    """Find how many tokens beside a query a trained model needs for its loss.
+
+    The text is cut to c tokens before the query, and as many behind it if the model
+    looks ahead. The smallest c whose loss is hardly more than that of the whole text is
+    found by bisection; above 32 tokens, to one part in sixteen.
+
+    For a model that does not look ahead this is like asking at an early position, as
+    in training. What is shown begins at position 0, which confuses a model with
+    absolute positions that never saw short texts.
+
+    Args:
+        model: A trained model: from tokens (batch, n) to scores (batch, n, labels), or
+            to an object with ``logits``.
+        inputs: Tokens, shape (batch, n), without padding.
+        targets: Labels, shape (batch, n); ``IGNORE`` is left out.
+        tolerance: How much the loss may rise, in nats.
+        queries: At how many positions the loss is taken: the last ones, or those in
+            the middle if the model looks ahead.
+
+    Returns:
+        c, at most n - 1 (n // 2 if the model looks ahead).
+    """
+    ahead, n = _looks_ahead(model, inputs), inputs.shape[-1]
+    contexts = _contexts(n // 2 if ahead else n - 1)
+
+    def loss(context: int) -> float:
+        options = {"queries": queries, "ahead": ahead}
+        return losses_with_context(model, inputs, targets, [context], **options)[0]
+
+    allowed = loss(contexts[-1]) + tolerance
+    last = len(contexts) - 1
+    first = bisect_left(contexts, True, hi=last, key=lambda c: loss(c) <= allowed)
+    return contexts[first]
+
+
+def _contexts(widest: int) -> list[int]:
+    """0, 1, ... 32, and then in steps of one sixteenth."""
+    sizes = [0]
+    while sizes[-1] < widest:
+        sizes.append(min(widest, sizes[-1] + max(1, sizes[-1] // 16)))
+    return sizes
+
+
+@torch.no_grad()
+def _looks_ahead(model: nn.Module, inputs: Tensor) -> bool:
+    """Whether an output changes with the tokens behind it."""
+    half = inputs.shape[-1] // 2
+    early, late = _scores(model, inputs[:1, :half]), _scores(model, inputs[:1])
+    return not torch.allclose(early, late[:, :half], rtol=1e-2, atol=1e-3)
+
+
+def _scores(model: nn.Module, inputs: Tensor) -> Tensor:
+    output = model(inputs)
+    return getattr(output, "logits", output)
+
+
+@torch.no_grad()
+def losses_with_context(
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    contexts: Iterable[int],
+    *,
+    queries: int = 16,
+    ahead: bool | None = None,
+) -> list[float]:
+    """Loss of a trained model that is shown only the tokens next to each query.
+
+    Args:
+        model: As in ``needed_context``.
+        inputs: Tokens, shape (batch, n).
+        targets: Labels, shape (batch, n); ``IGNORE`` is left out.
+        contexts: How many tokens before the query to show.
+        queries: As in ``needed_context``.
+        ahead: Whether to show as many tokens behind the query, too; if None, whether
+            the model looks ahead.
+
+    Returns:
+        Mean cross-entropy in nats, for each context.
+    """
+    n = inputs.shape[-1]
+    if ahead is None:
+        ahead = _looks_ahead(model, inputs)
+    start = max(0, (n - queries) // 2 if ahead else n - queries)
+    places = range(start, min(start + queries, n))
+
+    def scores(place: int, context: int) -> Tensor:
+        first, end = max(0, place - context), place + 1 + context * ahead
+        return _scores(model, inputs[:, first:end])[:, place - first]
+
+    wanted = targets[:, places[0] : places[-1] + 1].flatten()
+    found = [torch.stack([scores(p, c) for p in places], 1) for c in contexts]
     return [
-        cross_entropy(
-            with_window(model, window)(inputs).flatten(0, -2),
-            wanted,
-            ignore_index=IGNORE,
-        ).item()
-        for window in windows
+        cross_entropy(part.flatten(0, 1), wanted, ignore_index=IGNORE).item()
+        for part in found
     ]
+
+
+def narrow_layers(
+    model: Transformer,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    tolerance: float = RISE,
+    limit: Callable[[Transformer, list[int]], Transformer] = with_window,
+) -> list[int]:
+    """Give each layer, without training again, the smallest window the loss allows.
+
+    Args:
+        model: A trained model.
+        inputs: Tokens, shape (batch, n).
+        targets: Labels, shape (batch, n); ``IGNORE`` is left out.
+        tolerance: How much the loss may rise in all, in nats.
+        limit: ``with_window``, or ``with_blocks`` to find block sizes instead.
+
+    Returns:
+        A window for each layer.
+    """
+    sizes = range(0 if limit is with_window else 1, inputs.shape[-1])
+
+    def loss(chosen: list[int]) -> float:
+        return _loss(limit(model, chosen), inputs, targets)
+
+    return narrow(loss, sizes, len(model.blocks), tolerance)
+
+
+def narrow(
+    loss: Callable[[list[int]], float],
+    sizes: Sequence[int],
+    layers: int,
+    tolerance: float,
+) -> list[int]:
+    """Narrow one layer after the other, from the first on, as far as a loss allows.
+
+    The first of L layers may use a part 1 / L of the tolerance, the first two 2 / L,
+    and so on. Each size is found by bisection, in log2(sizes) evaluations, as if a
+    wider layer never were worse.
+
+    Args:
+        loss: The loss for a list of sizes, one for each layer.
+        sizes: What to choose from, in rising order; the last limits nothing.
+        layers: L.
+        tolerance: How much the loss may rise in all.
+
+    Example:
+        >>> narrow(lambda w: float(sum(w) < 5), range(9), layers=2, tolerance=0.1)
+        [0, 5]
+    """
+    found = [sizes[-1]] * layers
+    start = loss(found)
+    for layer in range(layers):
+        allowed = start + tolerance * (layer + 1) / layers
+
+        def good(size: int, layer: int = layer, allowed: float = allowed) -> bool:
+            return loss([*found[:layer], size, *found[layer + 1 :]]) <= allowed
+
+        found[layer] = sizes[bisect_left(sizes, True, hi=len(sizes) - 1, key=good)]
+    return found

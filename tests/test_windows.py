@@ -13,10 +13,16 @@ from attn_tutorial.modules import Transformer, sinusoidal_positions
 from attn_tutorial.training import fit
 from attn_tutorial.windows import (
     advise_window,
+    block_share,
     distance_profile,
     gradient_profile,
     losses_with_windows,
+    narrow,
+    narrow_layers,
+    needed_context,
+    smallest_block,
     smallest_window,
+    with_blocks,
     with_window,
 )
 
@@ -217,3 +223,138 @@ def test_imposed_windows_cost_what_they_hide():
     near, enough, all_of_it = losses_with_windows(model, *batch, [1, 2, 16])
     assert near > 1 > 0.1 > enough
     assert all_of_it < 0.1
+
+
+# Blocks.
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 16])
+def test_block_shares_are_those_of_masks_averaged_over_offsets(size):
+    """Blocks that begin anywhere, cut out of a longer row, by mask and by distance."""
+    n, margin = 24, 64
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.rand(2, 3, n, n, generator=generator, dtype=torch.float64)
+    profile = distance_profile(weights, skip=0)
+    mask = at.dense_mask(patterns.adjacent_blocks(size), n + margin)
+    kept = [
+        (weights * mask[start : start + n, start : start + n]).sum((0, 2, 3))
+        for start in range(size)
+    ]
+    expected = torch.stack(kept).mean(0) / weights.sum((0, 2, 3))
+    assert torch.allclose(block_share(profile, size), expected)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 6])
+def test_blocks_hold_a_distance_for_certain_from_that_size_on(steps):
+    profile = torch.zeros(1, 20, dtype=torch.float64)
+    profile[0, steps] = 1
+    assert smallest_block(profile, 0.0) == [steps]
+    assert block_share(profile, steps) == 1
+    # Half of all offsets keep it for 2 - d / b = 1 / 2.
+    assert smallest_block(profile, 0.5) == [math.ceil(steps / 1.5)]
+    assert advise_window([looks_back(40, steps)]).block_sizes == [steps]
+
+
+def test_blocks_are_given_to_a_copy():
+    causal = patterns.causal()
+    model = moved(Transformer(6, 3, 8, 2, 2, pattern=causal))
+    trained = moved(
+        Transformer(6, 3, 8, 2, 2, pattern=patterns.adjacent_blocks(3) & causal)
+    )
+    tokens = torch.randint(6, (2, 24), generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(with_blocks(model, 3)(tokens), trained(tokens), atol=1e-5)
+
+
+# The loss as adviser, on models whose need is known by construction.
+
+
+class Remembers(nn.Module):
+    """Names the token ``steps`` before each position (or behind it), if it is there."""
+
+    def __init__(self, steps, labels=5):
+        super().__init__()
+        self.steps, self.labels = steps, labels
+
+    def forward(self, tokens):
+        n, steps = tokens.shape[-1], self.steps
+        scores = torch.zeros(*tokens.shape, self.labels)
+        known = tokens[:, : max(0, n - steps)] if steps > 0 else tokens[:, -steps:]
+        right = 20.0 * nn.functional.one_hot(known, self.labels)
+        if steps > 0:
+            scores[:, steps:] = right
+        else:
+            scores[:, : max(0, n + steps)] = right
+        return scores
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 31, 33, 48, -1, -12])
+def test_a_model_that_remembers_needs_that_context(steps):
+    tokens = torch.randint(5, (8, 100), generator=torch.Generator().manual_seed(0))
+    targets = tokens.roll(steps, 1)
+    found = needed_context(Remembers(steps), tokens, targets)
+    sizes = [found, found - max(1, (found - 1) // 16)]
+    assert sizes[1] < abs(steps) <= sizes[0]
+    if abs(steps) <= 33:
+        assert found == abs(steps) + (abs(steps) == 33)
+
+
+def test_a_model_that_needs_nothing_needs_no_context():
+    tokens = torch.randint(5, (8, 20), generator=torch.Generator().manual_seed(0))
+    alone = {"pattern": patterns.local(0), "positions": "rotary"}
+    model = moved(Transformer(5, 5, 8, 1, 1, **alone))
+    assert needed_context(model, tokens, tokens) == 0
+
+
+def test_scores_may_stand_in_an_object():
+    class Other(Remembers):
+        def forward(self, tokens):
+            return types.SimpleNamespace(logits=super().forward(tokens))
+
+    tokens = torch.randint(5, (8, 40), generator=torch.Generator().manual_seed(0))
+    assert needed_context(Other(3), tokens, tokens.roll(3, 1)) == 3
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """Two layers of full attention that name the token two steps back."""
+    torch.manual_seed(0)
+    options = {"pattern": patterns.causal(), "positions": "rotary"}
+    model = Transformer(5, 5, 16, 1, 2, **options)
+    fit(model, two_steps_back, steps=150, lr=1e-2)
+    return model.eval(), two_steps_back(torch.Generator().manual_seed(1))
+
+
+def test_layers_share_the_context_that_a_trained_model_needs(trained):
+    model, (tokens, targets) = trained
+    advice = at.advise_window(model, tokens, targets)
+    assert advice.context == 2
+    assert advice.windows == advice.block_sizes == [1, 1]
+    assert repr(advice).endswith("the loss needs 2 tokens of context")
+    # Attention looks further than the loss needs.
+    assert at.advise_window(model, tokens).window >= 2
+
+
+def test_layers_are_narrowed_until_the_loss_notices(trained):
+    model, batch = trained
+    windows = narrow_layers(model, *batch)
+    (full, limited) = losses_with_windows(model, *batch, [16, windows])
+    assert limited <= full + 0.02
+    assert sum(windows) >= 2
+    last = [*windows[:-1], windows[-1] - 1]
+    assert losses_with_windows(model, *batch, [last])[0] > full + 0.02
+    blocks = narrow_layers(model, *batch, limit=with_blocks)
+    assert all(b >= 1 for b in blocks)
+
+
+def test_narrowing_shares_the_tolerance():
+    def loss(windows):
+        return float(sum(10 - w for w in windows))
+
+    assert narrow(loss, range(11), layers=2, tolerance=4.0) == [8, 8]
+    assert narrow(loss, range(11), layers=4, tolerance=4.0) == [9, 9, 9, 9]
+
+
+def test_a_negative_rise_of_the_loss_is_refused(trained):
+    model, batch = trained
+    with pytest.raises(ValueError, match="tolerance must be finite and at least 0"):
+        at.advise_window(model, *batch, tolerance=-0.1)

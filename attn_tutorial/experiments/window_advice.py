@@ -1,22 +1,32 @@
 """Window advice: does the advice of a trained model name the window that it needs?
 
 On the latch the need is known: with values at most g - 1 steps back, L layers need
-L w >= g - 1. A model with full attention is trained and asked; then models with windows
-are trained, and the smallest that does as well is the answer to compare with. The
-report also compares advice and training on the tasks of other experiments.
+L w >= g - 1, and the same of a block size. A model with full attention is trained and
+asked; then models with windows are trained, and the smallest that does as well is the
+answer to compare with.
+
+The windows of other experiments are compared with, too. Their models with full
+attention are trained again here, as far as it is needed to ask them how much context
+their loss needs: that is not in their own records.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import statistics
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
-from attn_tutorial.experiments.latch import NOISE, VALUES, draw
+from attn_tutorial.experiments import language_model, recall, tagging
+from attn_tutorial.experiments.corpora import source_bytes, windows_of
+from attn_tutorial.experiments.latch import NOISE, VALUES
+from attn_tutorial.experiments.latch import draw as draw_latch
 from attn_tutorial.experiments.models import (
+    RISE,
     build,
     counted,
     evidence,
@@ -32,67 +42,106 @@ from attn_tutorial.experiments.records import (
     load,
     record_path,
 )
+from attn_tutorial.experiments.roles import ROLES
 from attn_tutorial.experiments.runner import Experiment
 from attn_tutorial.experiments.tables import table
+from attn_tutorial.experiments.window_rules import RULES, Task, score
+from attn_tutorial.modules import Transformer
+from attn_tutorial.windows import (
+    advise_window,
+    gradient_profile,
+    losses_with_context,
+    losses_with_windows,
+    narrow_layers,
+    needed_context,
+    smallest_block,
+    with_blocks,
+)
 
 __all__ = [
+    "CONTEXTS",
     "EXPERIMENT",
-    "RULES",
-    "Task",
-    "hit_count",
+    "SOURCES",
     "latch_tasks",
     "needed",
-    "recorded_tasks",
+    "other_tasks",
+    "scores",
     "settings",
+    "tasks",
     "train",
 ]
 
-RULES = {
-    "widest head of any layer": "advised_by_attention",
-    "mean of the heads": "advised_by_mean_attention",
-    "gradient": "advised_by_gradient",
-    "imposed after training": "advised_by_loss",
-}
-# Experiment, which of its runs, the result that decides, and its direction.
+GAPS = (5, 9, 17, 33)  # largest steps from one value to the next
+BLOCKS = (1, 2, 4, 8, 16, 32)  # at which the loss is recorded
+CONTEXTS = (0, 1, 2, 4, 8, 16, 32, 64)  # likewise
+BASE = {"task": "latch", "n": 64, "d_model": 32, "heads": 2, "layers": 2}
+BASE |= {"batch": 32, "steps": 250, "lr": 3e-3}
+# The others: their runs, the result that decides, and its direction.
 OTHERS = (
-    ("language_model", {"equal": "steps"}, "validation_bits", -1),
     ("recall", {"layers": 2}, "validation_accuracy", 1),
-    ("tagging", {"steps": 400}, "validation_by_scope", 1),
+    ("tagging", {"steps": tagging.BASE["steps"]}, "validation_by_scope", 1),
+    ("language_model", {"equal": "steps"}, "validation_bits", -1),
 )
-WINDOWS = (1, 2, 4, 8, 16, 32)
-BASE = {"n": 64, "d_model": 32, "heads": 2, "layers": 2, "batch": 32, "steps": 250}
-BASE |= {"lr": 3e-3}
+# Rates as tuning chose them for full attention, in recall and in language_model.
+ASKED = (
+    {"task": "recall", "layers": 2, **recall.SIZE, **recall.MUON, "lr": 0.04},
+    {"task": "tagging", **tagging.BASE, "lr": 0.04},
+    # Half of the training: advice is wanted before all is paid for.
+    {"task": "language_model", **language_model.BASE, "lr": 0.04, "steps": 300},
+)
+
+
+class Source(NamedTuple):
+    """Where a task's sequences come from: (batch, n, generator) to (batch, n)."""
+
+    num_tokens: int
+    num_labels: int
+    causal: bool
+    draw: Callable[[int, int, Generator], tuple[Tensor, Tensor]]
+    held_out: Callable[[int, int, Generator], tuple[Tensor, Tensor]]
+
+
+def _recall(batch: int, n: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    return recall.draw(batch, n, generator)[:2]
+
+
+def _text(part: str) -> Callable[[int, int, Generator], tuple[Tensor, Tensor]]:
+    return lambda batch, n, generator: windows_of(
+        source_bytes(part), batch, n, generator
+    )
+
+
+def _roles(part: str) -> Callable[[int, int, Generator], tuple[Tensor, Tensor]]:
+    return lambda batch, n, generator: tagging.draw(part, batch, n, generator)
+
+
+SOURCES = {
+    "recall": Source(
+        recall.KEYS + recall.VALUES, recall.VALUES, True, _recall, _recall
+    ),
+    "tagging": Source(256, len(ROLES), False, _roles("train"), _roles("validation")),
+    "language_model": Source(256, 256, True, _text("train"), _text("validation")),
+}
 
 
 def settings(quick: bool) -> list[Setting]:
-    """Full attention and windows, for several largest gaps between the values."""
-    small = {"n": 32, "batch": 8, "steps": 8}
-    base, gaps, windows = {**BASE, **small}, (5,), WINDOWS[1:2]
-    if not quick:
-        base, gaps, windows = BASE, (5, 9, 17, 33), WINDOWS
-    patterns = ["full", *(f"local {w}" for w in windows)]
-    return [{"max_gap": g, "pattern": p, **base} for g in gaps for p in patterns]
-
-
-def train(setting: Setting, seed: int, device: torch.device) -> Result:
-    """Train one model; its accuracy, and its evidence if it sees everything."""
-    torch.manual_seed(seed)
-    model = build(setting, VALUES + NOISE, VALUES, causal=True).to(device)
-    size = setting["batch"], setting["n"], setting["max_gap"]
-    losses = train_as(setting, model, lambda g: draw(*size, g), seed)
-    result = {"final_loss": losses[-1]}
-    for part, held_out in (("test", 10**6), ("validation", 10**6 + 1)):
-        generator = Generator().manual_seed(held_out)
-        inputs, targets = draw(256, *size[1:], generator)
-        right = labels(model, inputs) == targets
-        result[f"{part}_accuracy"] = share(right, counted(targets))
-    if setting["pattern"] == "full":
-        result |= evidence(model, inputs[:32], targets[:32])
-    return result
+    """Full attention, and windows and blocks around the size that theory names."""
+    if quick:
+        base = {**BASE, "max_gap": 5, "n": 32, "batch": 8, "steps": 8}
+        return [{**base, "pattern": p} for p in ("full", "local 2", "blocks 2")]
+    found = []
+    for gap in GAPS:
+        need = needed(gap, BASE["layers"])
+        several = [need // 2, need, 2 * need]
+        patterns = ["full", *(f"local {w}" for w in several)]
+        if need > 2:
+            patterns += [f"blocks {b}" for b in several]
+        found += [{**BASE, "max_gap": gap, "pattern": p} for p in patterns]
+    return found + [{**setting, "pattern": "full"} for setting in ASKED]
 
 
 def needed(max_gap: int, layers: int) -> int:
-    """The window that the latch needs, by Eq. (9).
+    """The window that the latch needs, by Eq. (9), and the block size.
 
     Example:
         >>> needed(17, layers=2)
@@ -101,96 +150,134 @@ def needed(max_gap: int, layers: int) -> int:
     return math.ceil((max_gap - 1) / layers)
 
 
-@dataclass(frozen=True)
-class Task:
-    """A task on which advice is compared with what training shows.
+def train(setting: Setting, seed: int, device: torch.device) -> Result:
+    """Train one model; its quality, or the context that it needs, or both."""
+    torch.manual_seed(seed)
+    if setting["task"] == "latch":
+        return _train_latch(setting, seed, device)
+    source = SOURCES[setting["task"]]
+    model = build(setting, *source[:2], causal=source.causal).to(device)
+    size = setting["batch"], setting["n"]
+    losses = train_as(setting, model, lambda g: source.draw(*size, g), seed)
+    held_out = source.held_out(32, setting["n"], Generator().manual_seed(10**6 + 1))
+    return {"final_loss": losses[-1], **context_evidence(model, *held_out)}
 
-    Attributes:
-        name: What the task is.
-        runs: Runs with full attention and with single windows, "local w".
-        quality: Name of a validation result.
-        sign: 1 if more of it is better, -1 if less is.
-        known: The needed window by theory; None where there is no theory.
+
+def _train_latch(setting: Setting, seed: int, device: torch.device) -> Result:
+    """Train a model on the latch; its accuracy, and its evidence if it is full."""
+    model = build(setting, VALUES + NOISE, VALUES, causal=True).to(device)
+    size = setting["batch"], setting["n"], setting["max_gap"]
+    losses = train_as(setting, model, lambda g: draw_latch(*size, g), seed)
+    result = {"final_loss": losses[-1]}
+    for part, held_out in (("test", 10**6), ("validation", 10**6 + 1)):
+        generator = Generator().manual_seed(held_out)
+        inputs, targets = draw_latch(256, *size[1:], generator)
+        right = labels(model, inputs) == targets
+        result[f"{part}_accuracy"] = share(right, counted(targets))
+    if setting["pattern"] == "full":
+        inputs, targets = inputs[:32].to(device), targets[:32].to(device)
+        result |= evidence(model, inputs, targets)
+        result |= context_evidence(model, inputs, targets)
+        result |= block_evidence(model, inputs, targets)
+    return result
+
+
+def context_evidence(model: Transformer, inputs: Tensor, targets: Tensor) -> Result:
+    """The context that a loss needs, the loss at CONTEXTS, and narrowed windows."""
+    device = next(model.parameters()).device
+    held_out = inputs.to(device), targets.to(device)
+    model.eval()
+    return {
+        "needed_context": needed_context(model, *held_out),
+        "loss_with_context": losses_with_context(model, *held_out, CONTEXTS),
+        "narrowed": narrow_layers(model, *held_out),
+    }
+
+
+def block_evidence(model: Transformer, inputs: Tensor, targets: Tensor) -> Result:
+    """What a model says about block sizes, and its profiles, averaged over all heads.
+
+    Blocks by attention keep 95 % of it; by the loss, they cost at most RISE.
     """
-
-    name: str
-    runs: Runs
-    quality: str = "validation_accuracy"
-    sign: int = 1
-    known: int | None = None
-
-    @property
-    def windows(self) -> dict[int, Runs]:
-        """The runs of each trained window, smallest window first."""
-        found = {}
-        for (pattern,), part in self.runs.groups("pattern"):
-            kind, _, width = pattern.partition(" ")
-            if kind == "local" and width.isdecimal():
-                found[int(width)] = part
-        return dict(sorted(found.items()))
-
-    def smallest_as_good(self, tolerance: float = 0.02) -> int | None:
-        """Smallest trained window that does as well as full attention on average.
-
-        As well means: at most ``tolerance`` worse, or twice the standard deviation of
-        the runs with full attention, whichever is more. None if no window does.
-        """
-        full, sign = self.runs.where(pattern="full"), self.sign
-        allowed = max(tolerance, 2 * full.deviation(self.quality))
-        least = sign * full.mean(self.quality) - allowed
-        for window, part in self.windows.items():
-            if sign * part.mean(self.quality) >= least:
-                return window
-        return None
-
-    def advised(self, rule: str) -> int:
-        """What a rule advises: the median over the seeds, for the widest layer."""
-        found = self.runs.where(pattern="full").values(RULES[rule])
-        widest = sorted(max(w) if isinstance(w, list) else w for w in found)
-        return widest[len(widest) // 2]
-
-    def verdict(self, rule: str) -> str:
-        """The advice, and whether the next trained window is the right one."""
-        window, found = self.advised(rule), self.smallest_as_good()
-        next_one = next((w for w in self.windows if w >= window), math.inf)
-        right = math.inf if found is None else found
-        kind = "hit" if next_one == right else "wide" if next_one > right else "narrow"
-        return f"{window} ({kind})"
+    advice = advise_window(model, inputs)
+    mean = torch.stack([profile.mean(0) for profile in advice.profiles]).mean(0)
+    imposed = {"limit": with_blocks}
+    losses = losses_with_windows(model, inputs, targets, BLOCKS, **imposed)
+    # The widest blocks of BLOCKS leave no pair out of a text of 64.
+    good = [loss <= losses[-1] + RISE for loss in losses]
+    return {
+        "attention_by_distance": mean.tolist(),
+        "gradient_by_distance": gradient_profile(model, inputs).tolist(),
+        "loss_with_blocks": losses,
+        "blocks_by_loss": BLOCKS[good.index(True)],
+        "blocks_by_attention": advice.block_sizes,
+        "blocks_by_mean_attention": smallest_block(mean[None], advice.tolerance)[0],
+        "narrowed_blocks": narrow_layers(model, inputs, targets, **imposed),
+    }
 
 
 def latch_tasks(runs: Runs) -> list[Task]:
-    """The latches with different largest gaps."""
-    return [
-        Task(f"latch, gaps up to {gap}", part, known=needed(gap, layers))
-        for (gap, layers), part in runs.groups("max_gap", "layers")
+    """The latches with different largest gaps, and the kinds of patterns."""
+    latch = runs.where(task="latch")
+    found = [
+        Task(f"gaps to {gap}, {kind}", part, known=needed(gap, layers), kind=kind)
+        for kind in ("local", "blocks")
+        for (gap, layers), part in latch.groups("max_gap", "layers")
     ]
+    return [task for task in found if task.full and task.sizes]
 
 
-def recorded_tasks(folder: Path = FOLDER) -> list[Task]:
+def other_tasks(runs: Runs, folder: Path = FOLDER) -> list[Task]:
     """Tasks of other experiments, as far as they are recorded."""
     found = []
     for name, chosen, quality, sign in OTHERS:
         if record_path(name, folder).exists():
-            runs = load(name, folder).final.where(**chosen)
-            found.append(Task(name.replace("_", " "), runs, quality, sign))
-    return found
+            recorded = load(name, folder).final.where(**chosen)
+            asked = runs.where(task=name)
+            title = name.replace("_", " ")
+            found.append(Task(title, recorded, quality, sign, asked=asked))
+    return [task for task in found if task.full and task.sizes]
 
 
-def hit_count(tasks: list[Task], rule: str) -> int:
-    """On how many tasks a rule names the right trained window."""
-    return sum("hit" in task.verdict(rule) for task in tasks)
+def tasks(runs: Runs, folder: Path = FOLDER) -> list[Task]:
+    """All tasks: where theory knows the answer, and where only training does."""
+    return [*latch_tasks(runs), *other_tasks(runs, folder)]
 
 
 def report(runs: Runs) -> str:
-    """What theory needs, what training shows, what each rule says, and its hits."""
-    tasks = [*latch_tasks(runs), *recorded_tasks()]
+    """What theory needs, what training shows, what each rule says, and its score."""
+    known = tasks(runs)
     rows = [
-        (task.name, task.known, task.smallest_as_good(), *map(task.verdict, RULES))
-        for task in tasks
+        ("by theory", *(task.known for task in known)),
+        ("smallest as good", *(task.smallest_as_good() for task in known)),
+        *((rule, *(task.outcome(rule) for task in known)) for rule in RULES),
     ]
-    hits = [f"{hit_count(tasks, rule)} of {len(tasks)}" for rule in RULES]
-    rows.append(("hits", None, None, *hits))
-    return table(("task", "by theory", "smallest as good", *RULES), rows)
+    names = [task.name for task in known]
+    return f"{table(('rule', *names), rows)}\n\n{scores(known)}"
+
+
+def scores(known: list[Task]) -> str:
+    """Hits and misses of every rule, and what the misses cost.
+
+    How many times too wide is the geometric mean over the tasks where it is; what is
+    lost is the most that any too narrow advice costs.
+    """
+    rows = []
+    for rule in RULES:
+        found = score(known, rule)
+        times = statistics.geometric_mean(found.wide) if found.wide else None
+        rows.append(
+            (
+                rule,
+                str(found),
+                len(found.wide),
+                times and f"{times:.1f}",
+                len(found.narrow),
+                f"{max(found.narrow):.3f}" if found.narrow else None,
+            )
+        )
+    header = ("rule", "hits", "too wide", "times", "too narrow", "most lost")
+    return table(header, rows)
 
 
 EXPERIMENT = Experiment(
