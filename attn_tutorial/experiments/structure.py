@@ -15,13 +15,15 @@ from torch import Tensor, nn
 from torch.nn.functional import elu
 
 from attn_tutorial import patterns
+from attn_tutorial.cost import kept_pairs
 from attn_tutorial.experiments.corpora import source_bytes
 from attn_tutorial.experiments.language_model import BYTES, QUICK, SMALL, train_on
-from attn_tutorial.experiments.models import build, kv_bytes, layer_masks
+from attn_tutorial.experiments.models import build, kv_bytes
+from attn_tutorial.experiments.named import named_patterns
 from attn_tutorial.experiments.records import Result, Runs, Setting
 from attn_tutorial.experiments.runner import Experiment, Tuning
 from attn_tutorial.experiments.tables import table
-from attn_tutorial.modules import Rotary, pattern_attention
+from attn_tutorial.modules import Rotary, layer_patterns, pattern_attention
 
 __all__ = [
     "EXPERIMENT",
@@ -169,9 +171,11 @@ def token_flops(setting: Setting) -> int:
     rank = setting.get("rank")
     keys_and_values = 3 * d * rank if rank else 2 * d * narrow
     weights = 2 * d * d + keys_and_values + 8 * d * d  # queries, output; MLP
-    pairs = [int(mask.sum()) / n for mask in layer_masks(setting)]
+    several = named_patterns(setting["pattern"], causal=True)
+    layers = layer_patterns(several, setting["layers"])
+    pairs = [kept_pairs(pattern, n) / n for pattern in layers]
     if setting.get("linear"):
-        pairs = [d / heads + 1] * setting["layers"]
+        pairs = [d / heads + 1 for _ in layers]
     return round(sum(2 * weights + 4 * d * p for p in pairs) + 2 * d * BYTES)
 
 
