@@ -9,6 +9,7 @@ description; what depends on it shows only when something is changed
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -46,7 +47,7 @@ def entropy(weights: Tensor) -> Tensor:
         >>> entropy(torch.tensor([[1.0, 0, 0, 0], [0.25, 0.25, 0.25, 0.25]])).tolist()
         [0.0, 2.0]
     """
-    return torch.special.entr(weights).sum(-1) / torch.log(torch.tensor(2.0))
+    return torch.special.entr(weights).sum(-1) / math.log(2)
 
 
 def looks_back(weights: Tensor, steps: int, *, first: int | None = None) -> Tensor:

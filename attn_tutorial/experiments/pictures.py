@@ -8,6 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from attn_tutorial.experiments.inside_figures import (
+    agreement,
+    copying_by_period,
+    course_of_copying,
+    every_head,
+)
 from attn_tutorial.experiments.language_model import BANDS
 from attn_tutorial.experiments.latch import VALUES, edge
 from attn_tutorial.experiments.models import WINDOWS
@@ -335,6 +341,7 @@ FIGURES: dict[str, tuple[Callable[[Runs], Picture], ...]] = {
         evidence_by_window,
     ),
     "recall": (recall_by_distance, evidence_by_window),
+    "inside": (copying_by_period, course_of_copying, every_head, agreement),
     "tagging": (_tagging, evidence_by_window),
     "optimisers": (learning_rates,),
     "translation": (_translation,),

@@ -1,0 +1,160 @@
+"""Figures of the experiment ``inside``: copying by period, its course, and heads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attn_tutorial.experiments.inside import PERIODS
+from attn_tutorial.experiments.named import named_patterns
+from attn_tutorial.experiments.records import Runs
+from attn_tutorial.modules import layer_patterns
+from attn_tutorial.patterns import dense_mask
+from attn_tutorial.plots import COLORS, CYCLE, MARKERS, Picture, lines, picture
+
+__all__ = [
+    "agreement",
+    "copying_by_period",
+    "course_of_copying",
+    "every_head",
+    "last_copied",
+    "steps_back",
+]
+
+
+def steps_back(pattern: str, layers: int, n: int = 64) -> int:
+    """How many tokens back the last output of a stack can depend on, by Eq. (9).
+
+    Example:
+        >>> steps_back("local 1, local 16", 2), steps_back("local 8", 2)
+        (17, 16)
+    """
+    several = layer_patterns(named_patterns(pattern, causal=True), layers)
+    heard = dense_mask(several[-1], n)[-1]
+    for layer in reversed(several[:-1]):
+        heard = (heard.float() @ dense_mask(layer, n).float()) > 0
+    return n - 1 - int(heard.nonzero().min())
+
+
+def last_copied(accuracy: Sequence[float], enough: float = 0.9) -> int:
+    """Longest period up to which every one is copied; 0 if the shortest is not.
+
+    Example:
+        >>> last_copied([1.0, 0.95, 0.2, 0.99])
+        5
+    """
+    good = [share >= enough for share in accuracy]
+    count = good.index(False) if False in good else len(good)
+    return PERIODS[count - 1] if count else 0
+
+
+def copying_by_period(
+    runs: Runs,
+    shown: Sequence[tuple[str, int]] = (
+        ("full", 2),
+        ("local 1, full", 2),
+        ("local 1, local 16", 2),
+        ("local 1, local 8", 2),
+        ("full", 1),
+    ),
+    title: str = "Copying ends where the first copy leaves the reach",
+) -> Picture:
+    """Draw mean accuracy against the period, with a line where reach ends."""
+    curves, edges, spoken = {}, [], []
+    for pattern, layers in shown:
+        part = runs.where(task="copy", pattern=pattern, layers=layers)
+        if not len(part):
+            continue
+        accuracy, reach = part.mean("accuracy_by_period"), steps_back(pattern, layers)
+        curves[f"{pattern}, L = {layers}"] = (PERIODS, accuracy)
+        spoken.append(f"{pattern}, L = {layers}: {last_copied(accuracy)}")
+        edges += [reach + 0.5] if reach < PERIODS[-1] else []
+    alt = f"Longest period copied with accuracy of 0.9: {'; '.join(spoken)}."
+    labels = {"xlabel": "period of the sequence", "ylabel": "accuracy"}
+    drawn = lines(curves, title=title, alt=alt, marks=edges, height=4.4, **labels)
+    drawn.axes[0].get_legend().remove()
+    drawn.legend(frameon=False, loc="outside lower center", ncols=2)
+    return drawn
+
+
+def course_of_copying(
+    runs: Runs,
+    shown: Sequence[str] = ("full", "local 1, full"),
+    title: str = "The loss falls when induction heads form",
+) -> Picture:
+    """Draw loss and best induction score of every seed against the steps."""
+    alt = f"{title}: loss and the best head's induction score over the training."
+    figure, axes = picture(alt, height=5, rows=2, sharex=True)
+    for k, pattern in enumerate(shown):
+        part = runs.where(task="copy", pattern=pattern, layers=2)
+        for run in part:
+            count = len(run.result["losses"])
+            steps = [run.setting["steps"] * (i + 0.5) / count for i in range(count)]
+            starts = [run.setting["steps"] * i / count for i in range(count)]
+            name = pattern if run is part[0] else None
+            look = {"color": CYCLE[k], "marker": MARKERS[k], "markersize": 4}
+            axes[0].plot(steps, run.result["losses"], label=name, **look)
+            axes[1].plot(starts, run.result["best_induction"], **look)
+    axes[0].set(title=title, ylabel="loss (nats)")
+    axes[1].set(xlabel="step", ylabel="best induction score")
+    axes[0].legend(frameon=False)
+    for one in axes:
+        one.grid(color=COLORS["pale"])
+    return figure
+
+
+def every_head(
+    runs: Runs,
+    measure: str = "effective_keys",
+    title: str = "Effective number of keys of every head",
+    xlabel: str = "effective keys (of as many as the pattern keeps)",
+    *,
+    task: str = "bytes",
+    log: bool = True,
+) -> Picture:
+    """Draw one measure of all heads of all seeds, a row for each pattern and layer."""
+    rows = {}
+    for (pattern, layers), part in runs.where(task=task).groups("pattern", "layers"):
+        found = part.values(measure)  # of each seed, layer after layer
+        heads = len(found[0]) // layers
+        for layer in range(layers):
+            mine = slice(layer * heads, (layer + 1) * heads)
+            rows[f"{pattern}: {layer}"] = [x for seed in found for x in seed[mine]]
+    spoken = [f"{name} {min(x):.3g} to {max(x):.3g}" for name, x in rows.items()]
+    alt = f"{title}. Pattern, layer and range: {'; '.join(spoken)}."
+    figure, axes = picture(alt, height=1.2 + 0.27 * len(rows))
+    for row, (name, found) in enumerate(rows.items()):
+        layer = int(name[-1])
+        look = {"color": CYCLE[layer], "marker": MARKERS[layer], "alpha": 0.7}
+        axes.plot(found, [row] * len(found), ls="", **look)
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.invert_yaxis()
+    axes.set_xscale("log" if log else "linear")
+    axes.set(title=title, xlabel=xlabel, ylabel="pattern: layer")
+    axes.grid(axis="x", color=COLORS["pale"])
+    return figure
+
+
+def agreement(
+    runs: Runs, title: str = "How well each ranks the tokens by their effect"
+) -> Picture:
+    """Draw the rank correlations with the effect of replacing, each text a dot."""
+    rows = {}
+    for task in ("bytes", "copy"):
+        part = runs.where(task=task, pattern="full")
+        part = part.where(layers=max(run.setting["layers"] for run in part))
+        for name in ("attention", "rollout", "gradient"):
+            found = [x for run in part.values(f"{name}_effect") for x in run]
+            rows[f"{task}: {name}"] = found
+    spoken = [f"{name} {sum(x) / len(x):.2f}" for name, x in rows.items()]
+    alt = f"{title}. Mean rank correlation: {', '.join(spoken)}."
+    figure, axes = picture(alt, height=1.2 + 0.42 * len(rows))
+    for row, found in enumerate(rows.values()):
+        look = {"color": CYCLE[row % 3], "marker": MARKERS[row % 3], "alpha": 0.5}
+        axes.plot(found, [row] * len(found), ls="", **look)
+        mean = sum(found) / len(found)
+        axes.plot([mean], [row], "|", color=COLORS["black"], markersize=20)
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.invert_yaxis()
+    axes.set(title=title, xlabel="rank correlation with the effect")
+    axes.grid(axis="x", color=COLORS["pale"])
+    return figure
