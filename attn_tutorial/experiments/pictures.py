@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from attn_tutorial.experiments.advice_figures import advice, loss_by_context
 from attn_tutorial.experiments.inside_figures import (
     agreement,
     copying_by_period,
@@ -341,6 +342,7 @@ FIGURES: dict[str, tuple[Callable[[Runs], Picture], ...]] = {
         evidence_by_window,
     ),
     "recall": (recall_by_distance, evidence_by_window),
+    "window_advice": (advice, loss_by_context),
     "inside": (copying_by_period, course_of_copying, every_head, agreement),
     "tagging": (_tagging, evidence_by_window),
     "optimisers": (learning_rates,),
