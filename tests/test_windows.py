@@ -358,3 +358,32 @@ def test_a_negative_rise_of_the_loss_is_refused(trained):
     model, batch = trained
     with pytest.raises(ValueError, match="tolerance must be finite and at least 0"):
         at.advise_window(model, *batch, tolerance=-0.1)
+
+
+# Models of the Hugging Face library, where it is installed.
+
+
+def test_a_hugging_face_model_is_asked_like_any_other():
+    """A small Llama learns to name the token two steps back."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
+    config = transformers.LlamaConfig(
+        vocab_size=5, num_hidden_layers=2, attn_implementation="eager", **size
+    )
+    model = transformers.LlamaForCausalLM(config)
+
+    class Scores(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, tokens):
+            return self.model(tokens).logits
+
+    fit(Scores(), two_steps_back, steps=200, lr=1e-2)
+    tokens, targets = two_steps_back(torch.Generator().manual_seed(1))
+    model.eval()
+    advice = at.advise_window(model, tokens, targets)
+    assert advice.context == 2
+    assert advice.windows == [1, 1]
