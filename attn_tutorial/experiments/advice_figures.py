@@ -21,7 +21,7 @@ LOOKS = {  # kind of outcome: marker, colour
 
 def advice_by_rule(
     known: Sequence[Task],
-    title: str = "Most rules are safe because they ask for too much",
+    title: str = "Most rules ask for too much",
 ) -> Picture:
     """Draw, for each rule and task, how many times the smallest good size it names."""
     found = {
@@ -33,18 +33,21 @@ def advice_by_rule(
     alt = f"Hits, too wide, too narrow on {len(known)} tasks: {', '.join(spoken)}."
     figure, axes = picture(alt, height=1.6 + 0.42 * len(found))
     for row, outcomes in enumerate(found.values()):
-        for kind, (marker, color) in LOOKS.items():
-            times = [max(o.times, 0.1) for o in outcomes if o.kind == kind]
-            look = {"color": color, "alpha": 0.65, "markersize": 9}
-            label = {"hit": kind}.get(kind, f"too {kind}") if row == 0 else None
-            axes.plot(times, [row] * len(times), marker, label=label, **look)
+        for k, outcome in enumerate(outcomes):
+            marker, color = LOOKS[outcome.kind]
+            place = row + 0.4 * (k / max(1, len(outcomes) - 1) - 0.5)
+            look = {"color": color, "alpha": 0.75, "markersize": 7}
+            axes.plot([max(outcome.times, 0.1)], [place], marker, **look)
+    for kind, (marker, color) in LOOKS.items():
+        label = {"hit": kind}.get(kind, f"too {kind}")
+        axes.plot([], [], marker, color=color, label=label)
     axes.axvline(1, color=COLORS["grey"], linestyle="--", linewidth=1)
     axes.set_yticks(range(len(found)), list(found))
     axes.invert_yaxis()
     axes.set_xscale("log", base=2)
     ticks = [2.0**k for k in range(-3, 6)]
     axes.set_xticks(ticks, ["1/8", "1/4", "1/2", *(f"{t:g}" for t in ticks[3:])])
-    axes.set(title=title, xlabel="advice, in times the smallest size as good as full")
+    axes.set(title=title, xlabel="advice / smallest size as good")
     axes.grid(axis="x", color=COLORS["pale"])
     figure.legend(frameon=False, loc="outside lower center", ncols=3)
     return figure

@@ -86,7 +86,7 @@ OTHERS = (
 ASKED = (
     {"task": "recall", "layers": 2, **recall.SIZE, **recall.MUON, "lr": 0.04},
     {"task": "tagging", **tagging.BASE, "lr": 0.04},
-    # Half of the training: advice is wanted before all is paid for.
+    # Not the whole training: advice is wanted before all is paid for.
     {"task": "language_model", **language_model.BASE, "lr": 0.04, "steps": 300},
 )
 
