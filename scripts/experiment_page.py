@@ -1,0 +1,82 @@
+"""Write the recorded experiments into book/experiments.md.
+
+python scripts/experiment_page.py            # write the page
+python scripts/experiment_page.py --check    # exit 1 if it is stale
+"""
+
+import re
+import sys
+from pathlib import Path
+
+from attn_tutorial.experiments.records import Runs, load, record_path
+from attn_tutorial.experiments.registry import EXPERIMENTS
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "book" / "experiments.md"
+PART = re.compile(r"(<!-- (\w+): written by[^\n]*-->\n).*?(<!-- end -->)", re.DOTALL)
+COSTS = "| Experiment | Settings | Final runs | Tuning runs | Minutes | Revision |"
+
+
+def page(text: str) -> str:
+    """The page with the runs as they are in the folder now."""
+    names = [name for name in EXPERIMENTS if record_path(name).exists()]
+    found = {name: load(name) for name in names}
+    parts = {"costs": costs(found), "reports": "\n".join(map(report, names))}
+    return PART.sub(lambda m: f"{m[1]}\n{parts[m[2]]}\n{m[3]}", text)
+
+
+def costs(found: dict[str, Runs]) -> str:
+    """What each record holds, and the processor's minutes that it took."""
+    minutes = {name: spent(runs) for name, runs in found.items()}
+    rows = [row(name, runs, minutes[name]) for name, runs in found.items()]
+    total = f"In all {sum(minutes.values()):.0f} minutes of one processor.\n"
+    return "\n".join([COSTS, "|---|---|---|---|---|---|", *rows, "", total])
+
+
+def spent(runs: Runs) -> float:
+    return sum(run.made["cpu_seconds"] for run in runs) / 60
+
+
+def row(name: str, runs: Runs, minutes: float) -> str:
+    """One experiment as a row of the table."""
+    settings = len(EXPERIMENTS[name].settings(False))
+    tuning = len(runs) - len(runs.final)
+    revisions = dict.fromkeys(run.made["revision"][:10] for run in runs)
+    revision = ", ".join(f"`{known}`" for known in revisions)
+    cells = [f"`{name}`", settings, len(runs.final), tuning, f"{minutes:.0f}", revision]
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def report(name: str) -> str:
+    """One experiment: its question and its tables, as `report` prints them."""
+    experiment = EXPERIMENTS[name]
+    runs = load(name)
+    lines = [f"### `{name}`", "", experiment.question, ""]
+    lines += ["```text", experiment.report(runs.final), "```", ""]
+    if tuned := experiment.tuning:
+        objective = tuned.objective.replace("_", " ")
+        values = ", ".join(f"{value:g}" for value in tuned.values)
+        counts = ", ".join(f"{lr:g} by {n}" for lr, n in chosen(runs.final).items())
+        lines += [
+            f"Rates tried for every contender: {values}; "
+            f"the lowest {objective} decided. Chosen: {counts}.",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def chosen(runs: Runs) -> dict[float, int]:
+    """How many settings ended up with each learning rate."""
+    rates = sorted(run.setting["lr"] for run in runs if run.seed == 0)
+    return {lr: rates.count(lr) for lr in dict.fromkeys(rates)}
+
+
+def main() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    if "--check" in sys.argv:
+        sys.exit(page(text) != text and f"{PAGE} is stale: run this without --check")
+    PAGE.write_text(page(text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
