@@ -91,7 +91,7 @@ def test_a_score_shows_both_kinds_of_misses():
     assert score(tasks, "gradient").tasks == 0  # nothing recorded, nothing said
     always = score(tasks, "largest that fits")
     assert (always.hits, len(always.wide), always.narrow) == (0, 4, [])
-    assert "| 1 of 4 | 2        | 2.8" in window_advice.scores(tasks)
+    assert "| 1 of 4 | 2 (2.8x)         | 1 (0.400)" in window_advice.scores(tasks)
 
 
 def test_evidence_of_models_that_were_asked_elsewhere_counts():

@@ -265,18 +265,13 @@ def scores(known: list[Task]) -> str:
     rows = []
     for rule in RULES:
         found = score(known, rule)
-        times = statistics.geometric_mean(found.wide) if found.wide else None
-        rows.append(
-            (
-                rule,
-                str(found),
-                len(found.wide),
-                times and f"{times:.1f}",
-                len(found.narrow),
-                f"{max(found.narrow):.3f}" if found.narrow else None,
-            )
-        )
-    header = ("rule", "hits", "too wide", "times", "too narrow", "most lost")
+        wide, narrow = str(len(found.wide)), str(len(found.narrow))
+        if found.wide:
+            wide += f" ({statistics.geometric_mean(found.wide):.1f}x)"
+        if found.narrow:
+            narrow += f" ({max(found.narrow):.3f})"
+        rows.append((rule, found, wide, narrow))
+    header = ("rule", "hits", "too wide (times)", "too narrow (lost)")
     return table(header, rows)
 
 
