@@ -269,6 +269,8 @@ def bits_of_copies(model: nn.Module, twice: Tensor) -> Result:
 def agreement(model: Transformer, texts: Tensor) -> Result:
     """Compare what attention, its rollout and the gradient say of the last output.
 
+    The control is nearness, which ranks the tokens by their place alone.
+
     What they are compared with is the effect of replacing each token before it. The
     last token itself is left out: that it matters most would be no news.
 
@@ -286,6 +288,7 @@ def agreement(model: Transformer, texts: Tensor) -> Result:
         "attention": mean[:, place, :place].detach(),
         "rollout": rollout(maps)[:, place, :place].detach(),
         "gradient": gradient_size(model, texts, place)[:, :place],
+        "nearness": torch.arange(place).expand_as(effect).to(effect),
     }
     found = {
         f"{k}_effect": rank_correlation(v, effect).tolist() for k, v in said.items()

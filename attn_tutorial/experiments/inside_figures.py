@@ -127,9 +127,12 @@ def every_head(
         look = {"color": CYCLE[layer], "marker": MARKERS[layer], "alpha": 0.7}
         axes.plot(found, [row] * len(found), ls="", **look)
     axes.set_yticks(range(len(rows)), list(rows))
-    axes.invert_yaxis()
-    axes.set_xscale("log" if log else "linear")
-    axes.set(title=title, xlabel=xlabel, ylabel="pattern: layer")
+    axes.set_ylim(len(rows) - 0.3, -0.7)
+    if log:
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
+    axes.set(xlabel=xlabel, ylabel="pattern: layer")
+    figure.suptitle(title)
     axes.grid(axis="x", color=COLORS["pale"])
     return figure
 
@@ -154,7 +157,8 @@ def agreement(
         mean = sum(found) / len(found)
         axes.plot([mean], [row], "|", color=COLORS["black"], markersize=20)
     axes.set_yticks(range(len(rows)), list(rows))
-    axes.invert_yaxis()
-    axes.set(title=title, xlabel="rank correlation with the effect")
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set(xlabel="rank correlation with the effect")
+    figure.suptitle(title)
     axes.grid(axis="x", color=COLORS["pale"])
     return figure
