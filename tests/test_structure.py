@@ -190,3 +190,10 @@ def test_effects_say_which_are_clear():
     assert "rate +1.00 (clear)" in picture.alt
     assert "luck +0.00 (not clear)" in picture.alt
     assert picture._repr_png_()[0].startswith(b"\x89PNG")
+
+
+def test_no_remedy_is_the_same_as_none():
+    settings = regularisation.settings(False)
+    names = [regularisation.remedy(setting) for setting in settings]
+    assert names.count("none") == 1 and len(set(names)) == len(settings)
+    assert settings[0]["steps"] * 4 * 256 / settings[0]["text_bytes"] == 12.5

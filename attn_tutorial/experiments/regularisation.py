@@ -23,7 +23,7 @@ from attn_tutorial.experiments.tables import table
 __all__ = ["EXPERIMENT", "settings", "train"]
 
 BASE = {**SMALL, "optimizer": "muon", "lr": 0.02, "weight_decay": 0.0}
-BASE |= {"text_bytes": 3 * 2**13}
+BASE |= {"steps": 300, "text_bytes": 3 * 2**13}
 REMEDIES = (
     {},
     {"dropout": 0.1},
