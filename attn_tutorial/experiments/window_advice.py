@@ -219,9 +219,10 @@ def block_evidence(model: Transformer, inputs: Tensor, targets: Tensor) -> Resul
 def latch_tasks(runs: Runs) -> list[Task]:
     """The latches with different largest gaps, and the kinds of patterns."""
     latch = runs.where(task="latch")
+    names = {"local": "latch {}", "blocks": "latch {}, blocks"}
     found = [
-        Task(f"gaps to {gap}, {kind}", part, known=needed(gap, layers), kind=kind)
-        for kind in ("local", "blocks")
+        Task(name.format(gap), part, known=needed(gap, layers), kind=kind)
+        for kind, name in names.items()
         for (gap, layers), part in latch.groups("max_gap", "layers")
     ]
     return [task for task in found if task.full and task.sizes]
