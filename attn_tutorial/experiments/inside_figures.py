@@ -20,6 +20,8 @@ __all__ = [
     "steps_back",
 ]
 
+NAMES = ("attention", "rollout", "gradient")  # what is compared
+
 
 def steps_back(pattern: str, layers: int, n: int = 64) -> int:
     """How many tokens back the last output of a stack can depend on, by Eq. (9).
@@ -70,7 +72,7 @@ def copying_by_period(
         edges += [reach + 0.5] if reach < PERIODS[-1] else []
     alt = f"Longest period copied with accuracy of 0.9: {'; '.join(spoken)}."
     labels = {"xlabel": "period of the sequence", "ylabel": "accuracy"}
-    drawn = lines(curves, title=title, alt=alt, marks=edges, height=4.4, **labels)
+    drawn = lines(curves, title=title, alt=alt, marks=edges, points=False, **labels)
     drawn.axes[0].get_legend().remove()
     drawn.legend(frameon=False, loc="outside lower center", ncols=2)
     return drawn
@@ -83,7 +85,7 @@ def course_of_copying(
 ) -> Picture:
     """Draw loss and best induction score of every seed against the steps."""
     alt = f"{title}: loss and the best head's induction score over the training."
-    figure, axes = picture(alt, height=5, rows=2, sharex=True)
+    figure, axes = picture(alt, height=4.2, rows=2, sharex=True)
     for k, pattern in enumerate(shown):
         part = runs.where(task="copy", pattern=pattern, layers=2)
         for run in part:
@@ -91,7 +93,7 @@ def course_of_copying(
             steps = [run.setting["steps"] * (i + 0.5) / count for i in range(count)]
             starts = [run.setting["steps"] * i / count for i in range(count)]
             name = pattern if run is part[0] else None
-            look = {"color": CYCLE[k], "marker": MARKERS[k], "markersize": 4}
+            look = {"color": CYCLE[k], "marker": MARKERS[k], "markersize": 3}
             axes[0].plot(steps, run.result["losses"], label=name, **look)
             axes[1].plot(starts, run.result["best_induction"], **look)
     axes[0].set(title=title, ylabel="loss (nats)")
@@ -121,10 +123,10 @@ def every_head(
             rows[f"{pattern}: {layer}"] = [x for seed in found for x in seed[mine]]
     spoken = [f"{name} {min(x):.3g} to {max(x):.3g}" for name, x in rows.items()]
     alt = f"{title}. Pattern, layer and range: {'; '.join(spoken)}."
-    figure, axes = picture(alt, height=1.2 + 0.27 * len(rows))
+    figure, axes = picture(alt, height=1.2 + 0.2 * len(rows))
     for row, (name, found) in enumerate(rows.items()):
         layer = int(name[-1])
-        look = {"color": CYCLE[layer], "marker": MARKERS[layer], "alpha": 0.7}
+        look = {"color": CYCLE[layer], "marker": MARKERS[layer], "markersize": 5}
         axes.plot(found, [row] * len(found), ls="", **look)
     axes.set_yticks(range(len(rows)), list(rows))
     axes.set_ylim(len(rows) - 0.3, -0.7)
@@ -145,14 +147,15 @@ def agreement(
     for task in ("bytes", "copy"):
         part = runs.where(task=task, pattern="full")
         part = part.where(layers=max(run.setting["layers"] for run in part))
-        for name in ("attention", "rollout", "gradient"):
+        for name in NAMES:
             found = [x for run in part.values(f"{name}_effect") for x in run]
             rows[f"{task}: {name}"] = found
     spoken = [f"{name} {sum(x) / len(x):.2f}" for name, x in rows.items()]
     alt = f"{title}. Mean rank correlation: {', '.join(spoken)}."
-    figure, axes = picture(alt, height=1.2 + 0.42 * len(rows))
+    figure, axes = picture(alt, height=1.2 + 0.3 * len(rows))
     for row, found in enumerate(rows.values()):
-        look = {"color": CYCLE[row % 3], "marker": MARKERS[row % 3], "alpha": 0.5}
+        kind = row % len(NAMES)
+        look = {"color": CYCLE[kind], "marker": MARKERS[kind], "markersize": 5}
         axes.plot(found, [row] * len(found), ls="", **look)
         mean = sum(found) / len(found)
         axes.plot([mean], [row], "|", color=COLORS["black"], markersize=20)
