@@ -138,7 +138,7 @@ def recall_by_distance(
     bands: Sequence[str] = ("1-7", "8-15", "16-31", "32-63", "64-127"),
     title: str = "Recall within reach is not learned everywhere",
 ) -> Picture:
-    """Draw the mean accuracy in bands of distance for each pattern and depth."""
+    """Draw mean accuracy in bands of distance, and each seed, by pattern and depth."""
     curves, spoken = {}, []
     for pattern, layers in shown:
         part = runs.where(pattern=pattern, layers=layers)
@@ -148,8 +148,15 @@ def recall_by_distance(
         spoken.append(f"{pattern} with {layers} layers: {shares}")
     alt = f"Accuracy in the bands {', '.join(bands)}: {'; '.join(spoken)}."
     labels = {"xlabel": "tokens back to the value", "ylabel": "accuracy"}
-    drawn = lines(curves, title=title, alt=alt, height=5, **labels)
+    drawn = lines(curves, title=title, alt=alt, height=5, points=False, **labels)
+    for k, (pattern, layers) in enumerate(shown):
+        for run in runs.where(pattern=pattern, layers=layers):
+            look = {"color": CYCLE[k % 6], "markersize": 6, "alpha": 0.6}
+            shares = run.result["test_accuracy_by_band"]
+            drawn.axes[0].plot(shares, MARKERS[k % 6], **look)
     drawn.axes[0].set_xticks(range(len(bands)), bands)
+    drawn.axes[0].get_legend().remove()
+    drawn.legend(frameon=False, loc="outside lower center", ncols=2)
     return drawn
 
 
