@@ -495,15 +495,6 @@ def test_another_version_of_the_text_is_refused(monkeypatch):
         corpora.package_folder("Sphinx")
 
 
-def test_messages_of_all_languages_are_in_each_part():
-    for part in corpora.PARTS:
-        found = corpora.messages(part)
-        assert {language for _, language in found} == set(range(12))
-        assert all(len(text) >= 20 for text, _ in found)
-    counts = [len(corpora.messages(part)) for part in corpora.PARTS]
-    assert counts[0] > 6 * counts[1] and min(counts) > 400
-
-
 def test_pairs_of_numbers_are_in_one_part():
     setting = {**translation.BASE, "digits": 2}
     drawn = {part: set() for part in ("train", *translation.PARTS)}

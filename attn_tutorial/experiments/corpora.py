@@ -1,12 +1,12 @@
-"""Real text that pip brings: program code, and messages in several languages.
+"""Real text that pip brings: program code.
 
 The text is the source of two programs that build this book, docutils (public domain)
-and Sphinx (BSD licence), and Sphinx's messages as volunteers translated them. Both are
-pure Python, so that a version holds the same bytes for every Python and every system.
-Nothing is downloaded, and nothing of it is part of this package.
+and Sphinx (BSD licence). Both are pure Python, so that a version holds the same bytes
+for every Python and every system. Nothing is downloaded, and nothing of it is part of
+this package.
 
-A file, or a message with all its translations, belongs to one of three parts as a
-whole: most train, a tenth decides (validation), a tenth is only reported (test).
+A file belongs to one of three parts as a whole: most train, a tenth decides
+(validation), a tenth is only reported (test).
 """
 
 from __future__ import annotations
@@ -15,18 +15,15 @@ import functools
 import hashlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from torch import Generator, Tensor
 
 __all__ = [
-    "LANGUAGES",
     "PARTS",
     "VERSIONS",
     "fingerprint",
-    "messages",
     "part_of",
     "source_bytes",
     "source_files",
@@ -36,11 +33,10 @@ __all__ = [
 VERSIONS = {"docutils": "0.21.2", "Sphinx": "7.4.7"}
 PARTS = ("train", "validation", "test")
 TABLES = ("languages", "math", "search")  # folders that hold data, not programs
-LANGUAGES = ("ca", "es", "et", "fr", "gl", "id", "nl", "pl", "pt_BR", "sk", "sq", "tr")
 
 
 def part_of(name: str) -> str:
-    """Say which part a file or a message belongs to, by a hash of its name.
+    """Say which part a file belongs to, by a hash of its name.
 
     Example:
         >>> [part_of(name) for name in ("sphinx/config.py", "sphinx/project.py")]
@@ -108,27 +104,3 @@ def windows_of(
     starts = torch.randint(len(text) - n, (batch, 1), generator=generator)
     passages = text[starts + torch.arange(n + 1)].long()
     return passages[:, :-1], passages[:, 1:]
-
-
-@functools.cache
-def messages(part: str) -> list[tuple[bytes, int]]:
-    """Translated messages of a part with the number of their language."""
-    folder = package_folder("Sphinx") / "locale"
-    found = []
-    for number, language in enumerate(LANGUAGES):
-        for original, text in translated(folder / language / "LC_MESSAGES/sphinx.po"):
-            if part_of(original) == part:
-                found.append((text.encode(), number))
-    return found
-
-
-def translated(path: Path) -> Iterable[tuple[str, str]]:
-    """Read a catalogue: messages of at least 20 letters, with their translations."""
-    from babel.messages.pofile import read_po  # comes with Sphinx
-
-    with path.open("rb") as file:
-        for entry in read_po(file):
-            pair = entry.id, entry.string
-            if all(isinstance(text, str) for text in pair) and entry.id != entry.string:
-                if len(entry.string) >= 20 and not entry.fuzzy:
-                    yield pair

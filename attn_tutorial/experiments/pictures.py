@@ -333,11 +333,6 @@ def _tagging(runs: Runs) -> Picture:
     return quality(runs, "test_by_scope", title=title, xlabel=xlabel, name=named)
 
 
-def _classification(runs: Runs) -> Picture:
-    title, xlabel = "The language of a message", "accuracy, test"
-    return quality(runs, "test_accuracy", title=title, xlabel=xlabel)
-
-
 # What `report --figures` draws.
 FIGURES: dict[str, tuple[Callable[[Runs], Picture], ...]] = {
     "latch": (latch_memory, latch_blocks),
@@ -356,5 +351,4 @@ FIGURES: dict[str, tuple[Callable[[Runs], Picture], ...]] = {
     "translation": (_translation,),
     "structure": (_structure, pareto),
     "regularisation": (remedies,),
-    "classification": (_classification,),
 }

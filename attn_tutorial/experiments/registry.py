@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from attn_tutorial.experiments.classification import EXPERIMENT as CLASSIFICATION
 from attn_tutorial.experiments.inside import EXPERIMENT as INSIDE
 from attn_tutorial.experiments.language_model import EXPERIMENT as LANGUAGE_MODEL
 from attn_tutorial.experiments.latch import EXPERIMENT as LATCH
@@ -30,6 +29,5 @@ ORDER = (
     STRUCTURE,
     STEP_TIME,
     REGULARISATION,
-    CLASSIFICATION,
 )
 EXPERIMENTS: dict[str, Experiment] = {e.name: e for e in ORDER}
