@@ -43,6 +43,8 @@ VARIANTS: dict[str, Setting] = {
     "1 head of keys and values": {"num_kv_heads": 1},
     "low rank 64": {"rank": 64},
     "low rank 16": {"rank": 16},
+    "low rank 64, scaled": {"rank": 64, "scaled": True},
+    "low rank 16, scaled": {"rank": 16, "scaled": True},
     "layers share their weights": {"share_layers": True},
     "1 layer": {"layers": 1},
     "narrower": {"d_model": 64, "heads": 2},
@@ -56,28 +58,33 @@ class LowRankAttention(nn.Module):
 
     Keys and values of all heads are rebuilt from them, so that both are products of a
     narrow matrix that they share and one of their own: the compression of DeepSeek-V2
-    (DeepSeek-AI, 2024), without its normalisation and its separate rotary key. As the
-    rebuilt keys turn with their position, they have to be rebuilt for each new token.
+    (DeepSeek-AI, 2024), without its separate rotary key. As the rebuilt keys turn with
+    their position, they have to be rebuilt for each new token.
 
     Args:
         d_model: Width of the input and the output.
         num_heads: Heads of queries, and of rebuilt keys and values.
         rank: Numbers of each token that keys and values are made of.
+        scaled: Whether these numbers are brought to a root mean square of 1, as in
+            DeepSeek-V2, times a gain that is learned.
     """
 
-    def __init__(self, d_model: int, num_heads: int, rank: int) -> None:
+    def __init__(
+        self, d_model: int, num_heads: int, rank: int, *, scaled: bool = False
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.turn = Rotary(d_model // num_heads)
         self.query = nn.Linear(d_model, d_model)
         self.compress = nn.Linear(d_model, rank)
+        self.scale = nn.RMSNorm(rank) if scaled else nn.Identity()
         self.key = nn.Linear(rank, d_model)
         self.value = nn.Linear(rank, d_model)
         self.output = nn.Linear(d_model, d_model)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, n, d_model) to itself; causal."""
-        kept = self.compress(x)  # (batch, n, rank): the cache
+        kept = self.scale(self.compress(x))  # (batch, n, rank): the cache
         turned = self.turn(self.query(x)), self.turn(self.key(kept))
         parts = [_split(p, self.num_heads) for p in (*turned, self.value(kept))]
         heads = pattern_attention(*parts, patterns.causal())
@@ -127,7 +134,8 @@ def mixer(setting: Setting) -> Callable[[], nn.Module] | None:
     if setting.get("linear"):
         return lambda: LinearAttention(*size)
     if rank := setting.get("rank"):
-        return lambda: LowRankAttention(*size, rank)
+        scaled = setting.get("scaled", False)
+        return lambda: LowRankAttention(*size, rank, scaled=scaled)
     return None
 
 
