@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from attn_tutorial.experiments.inside import PERIODS
 from attn_tutorial.experiments.named import named_patterns
-from attn_tutorial.experiments.records import Runs
+from attn_tutorial.experiments.records import Run, Runs
 from attn_tutorial.modules import layer_patterns
 from attn_tutorial.patterns import dense_mask
-from attn_tutorial.plots import COLORS, CYCLE, MARKERS, Picture, lines, picture
+from attn_tutorial.plots import COLORS, CYCLE, DASHES, MARKERS, Picture, lines, picture
 
 __all__ = [
     "agreement",
@@ -18,9 +18,10 @@ __all__ = [
     "every_head",
     "last_copied",
     "steps_back",
+    "steps_to_copy",
 ]
 
-NAMES = ("attention", "rollout", "gradient")  # what is compared
+NAMES = ("attention", "rollout", "gradient", "nearness")  # what is compared
 
 
 def steps_back(pattern: str, layers: int, n: int = 64) -> int:
@@ -78,23 +79,36 @@ def copying_by_period(
     return drawn
 
 
+def steps_to_copy(run: Run, below: float = 1.0) -> int:
+    """Steps until the loss of a recorded block of steps is below so many nats.
+
+    All steps of the run if it never is.
+    """
+    losses = run.result["losses"]
+    blocks = next((k for k, x in enumerate(losses, 1) if x < below), len(losses))
+    return blocks * run.setting["steps"] // len(losses)
+
+
 def course_of_copying(
     runs: Runs,
     shown: Sequence[str] = ("full", "local 1, full"),
     title: str = "The loss falls when induction heads form",
 ) -> Picture:
     """Draw loss and best induction score of every seed against the steps."""
-    alt = f"{title}: loss and the best head's induction score over the training."
+    copiers = runs.where(task="copy", layers=2)
+    steps = {p: [steps_to_copy(r) for r in copiers.where(pattern=p)] for p in shown}
+    spoken = [f"{p} after {', '.join(map(str, found))}" for p, found in steps.items()]
+    alt = f"{title}. Steps to a loss below 1 nat: {'; '.join(spoken)}."
     figure, axes = picture(alt, height=4.2, rows=2, sharex=True)
     for k, pattern in enumerate(shown):
-        part = runs.where(task="copy", pattern=pattern, layers=2)
+        part = copiers.where(pattern=pattern)
         for run in part:
             count = len(run.result["losses"])
-            steps = [run.setting["steps"] * (i + 0.5) / count for i in range(count)]
             starts = [run.setting["steps"] * i / count for i in range(count)]
+            middles = [start + starts[1] / 2 for start in starts]
             name = pattern if run is part[0] else None
-            look = {"color": CYCLE[k], "marker": MARKERS[k], "markersize": 3}
-            axes[0].plot(steps, run.result["losses"], label=name, **look)
+            look = {"color": CYCLE[k], "linestyle": DASHES[k], "linewidth": 1.5}
+            axes[0].plot(middles, run.result["losses"], label=name, **look)
             axes[1].plot(starts, run.result["best_induction"], **look)
     axes[0].set(title=title, ylabel="loss (nats)")
     axes[1].set(xlabel="step", ylabel="best induction score")
