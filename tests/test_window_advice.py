@@ -1,12 +1,15 @@
 """Rules that name a window: their answers, and what becomes of those who follow."""
 
+import statistics
+
 import pytest
 import torch
 
+import attn_tutorial as at
 from attn_tutorial.cost import influence_spread
 from attn_tutorial.experiments import window_advice
 from attn_tutorial.experiments.models import WINDOWS
-from attn_tutorial.experiments.records import Run, Runs
+from attn_tutorial.experiments.records import FOLDER, Run, Runs, load, record_path
 from attn_tutorial.experiments.window_rules import (
     NAIVE,
     RULES,
@@ -171,3 +174,29 @@ def test_the_models_of_other_experiments_are_asked_for_context():
     assert 0 <= result["needed_context"] < 32
     assert len(result["narrowed"]) == 2
     assert len(result["loss_with_context"]) == len(window_advice.CONTEXTS)
+
+
+@pytest.mark.skipif(
+    not record_path("window_advice", FOLDER).exists(), reason="nothing is recorded"
+)
+def test_the_hit_rate_on_the_api_page_is_that_of_the_records():
+    tasks = window_advice.tasks(load("window_advice").final)
+    text = " ".join(at.advise_window.__doc__.split())
+    loss, attention = (
+        score(tasks, "context the loss needs"),
+        score(tasks, "widest head"),
+    )
+    assert f"as well as full attention on {loss.hits} of {loss.tasks} tasks" in text
+    assert not loss.wide and f"too narrow on {len(loss.narrow)} (" in text
+    assert f"attention named it on {attention.hits} of {attention.tasks}" in text
+    times = statistics.geometric_mean(attention.wide)
+    wide = f"too wide on {len(attention.wide)}, on average {times:.1f} times"
+    assert wide in text and not attention.narrow
+
+
+def test_three_seeds_of_every_setting_are_recorded():
+    if not record_path("window_advice", FOLDER).exists():
+        pytest.skip("nothing is recorded")
+    runs = load("window_advice")
+    for setting in window_advice.settings(False):
+        assert [run.seed for run in runs.where(**setting)] == [0, 1, 2], setting
