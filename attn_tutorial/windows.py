@@ -120,11 +120,12 @@ def advise_window(
     around a query that the loss hardly notices (see ``needed_context``), and L layers
     share the way to them evenly, since their windows add up (``cost.reach``).
 
-    How good it is, was measured on tasks of different kinds (three seeds each; see the
-    chapter on choosing a window): the advice from the loss named the smallest trained
-    window or block size that did as well as full attention on 8 of 9 tasks, and was
-    too narrow on 1 (a look-up, which layers did not learn to share). The advice from
-    attention named it on 1 of 9, and was too wide on 8, on average 7.5 times.
+    How good is it? Measured with three seeds each (chapter "Choosing a window"), the
+    advice from the loss named the smallest trained window or block size that did as
+    well as full attention on 8 of 9 tasks: on 7 of 7 where theory knows it, on 1 of 2
+    others; and was too narrow on 1 (a look-up, which layers did not learn to share).
+    The advice from attention named it on 1 of 9, and was too wide on 8, on average
+    7.5 times.
 
     Args:
         source: Attention weights of every layer, each (batch, heads, n, n); or a model

@@ -187,6 +187,10 @@ def test_the_hit_rate_on_the_api_page_is_that_of_the_records():
         score(tasks, "widest head"),
     )
     assert f"as well as full attention on {loss.hits} of {loss.tasks} tasks" in text
+    known = [score([t], "context the loss needs").hits for t in tasks if t.known]
+    others = loss.hits - sum(known), loss.tasks - len(known)
+    assert f"on {sum(known)} of {len(known)} where theory knows it" in text
+    assert "on {} of {} others".format(*others) in text
     assert not loss.wide and f"too narrow on {len(loss.narrow)} (" in text
     assert f"attention named it on {attention.hits} of {attention.tasks}" in text
     times = statistics.geometric_mean(attention.wide)
