@@ -22,6 +22,7 @@ import torch
 from torch import Generator, Tensor
 
 from attn_tutorial.experiments import language_model, recall, tagging
+from attn_tutorial.experiments.comparison import LEAST_SEEDS
 from attn_tutorial.experiments.corpora import source_bytes, windows_of
 from attn_tutorial.experiments.latch import NOISE, VALUES
 from attn_tutorial.experiments.latch import draw as draw_latch
@@ -229,7 +230,7 @@ def latch_tasks(runs: Runs) -> list[Task]:
 
 
 def other_tasks(runs: Runs, folder: Path = FOLDER) -> list[Task]:
-    """Tasks of other experiments, as far as they are recorded."""
+    """Tasks of other experiments, as far as they are recorded with all seeds."""
     found = []
     for name, chosen, quality, sign in OTHERS:
         if record_path(name, folder).exists():
@@ -237,7 +238,13 @@ def other_tasks(runs: Runs, folder: Path = FOLDER) -> list[Task]:
             asked = runs.where(task=name)
             title = name.replace("_", " ")
             found.append(Task(title, recorded, quality, sign, asked=asked))
-    return [task for task in found if task.full and task.sizes]
+    return [task for task in found if _is_complete(task)]
+
+
+def _is_complete(task: Task) -> bool:
+    """Whether full attention and every window were trained with enough seeds."""
+    seeds = [len(task.full), *map(len, task.sizes.values())]
+    return len(seeds) > 1 and min(seeds) >= LEAST_SEEDS
 
 
 def tasks(runs: Runs, folder: Path = FOLDER) -> list[Task]:
