@@ -1,7 +1,7 @@
 """What was bought, and what was paid: structures, remedies and optimisers compared.
 
-One structure dominates another if it costs no more of anything and is no worse. "No
-worse" is said by the rule for seeds in ``comparison``, so that luck decides nothing.
+One structure dominates another if it costs no more of anything and is clearly better,
+by the rule for seeds in ``comparison``, so that luck decides nothing.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ def dominated_by(runs: Runs, costs: Sequence[str] = tuple(COSTS)) -> dict[str, l
         costs: Names of results of which less is better.
 
     Returns:
-        For each variant, those that cost no more of anything and are clearly better,
-        or cost less of something and are not clearly worse.
+        For each variant, those that cost no more of anything and are clearly better.
     """
     parts = {name: part for (name,), part in runs.groups("variant")}
     return {
@@ -45,10 +44,8 @@ def dominated_by(runs: Runs, costs: Sequence[str] = tuple(COSTS)) -> dict[str, l
 
 def _dominates(a: Runs, b: Runs, costs: Sequence[str]) -> bool:
     price, other = ([part[0].result[cost] for cost in costs] for part in (a, b))
-    if any(x > y for x, y in zip(price, other, strict=True)):
-        return False
-    verdict = judgement(a, b, "test_bits", more_is_better=False)
-    return verdict == "better" or (verdict == "not clear" and price != other)
+    no_more = all(x <= y for x, y in zip(price, other, strict=True))
+    return no_more and judgement(a, b, "test_bits", more_is_better=False) == "better"
 
 
 def rivals(runs: Runs) -> dict[str, Runs]:
