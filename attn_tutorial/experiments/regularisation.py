@@ -97,5 +97,5 @@ EXPERIMENT = Experiment(
     settings=settings,
     train=train,
     report=report,
-    tuning=Tuning((0.02, 0.04, 0.08, 0.16), "validation_bits", {"steps": 100}),
+    tuning=Tuning((0.02, 0.04, 0.08), "validation_bits", {"steps": 100}),
 )
