@@ -36,6 +36,8 @@ __all__ = [
     "learning_rates",
     "quality",
     "recall_by_distance",
+    "tagging_of_names",
+    "translation_quality",
 ]
 
 
@@ -221,7 +223,7 @@ def bits_against_cost(
         (_contender(*group), part.values("test_bits"), part[0].result[cost])
         for group, part in runs.groups("pattern", "equal", "n", "num_kv_heads")
     ]
-    spoken = [f"{name}: {x:.3g}, {sum(y) / len(y):.3f}" for name, y, x in groups]
+    spoken = [f"{name}: {x:,.0f}, {sum(y) / len(y):.3f}" for name, y, x in groups]
     alt = f"{xlabel} and test bits per byte: {'; '.join(spoken)}."
     figure, axes = picture(alt, height=6)
     for k, (name, bits, price) in enumerate(groups):
@@ -315,22 +317,24 @@ def _structure(runs: Runs) -> Picture:
     return quality(runs, "test_bits", title=title, xlabel=xlabel, **named)
 
 
-def _translation(runs: Runs) -> Picture:
-    title, xlabel = "Windows in an encoder-decoder", "whole texts right, test"
+def translation_quality(
+    runs: Runs, title: str = "Whole texts right, with windows in a translator"
+) -> Picture:
+    """Draw the share of whole texts that are right, for windows in each attention."""
 
     def named(run: Run) -> str:
         return f"{run.setting['pattern']}; cross: {run.setting['cross']}"
 
+    xlabel = "whole texts right, test"
     return quality(runs, "test_exact", title=title, xlabel=xlabel, name=named)
 
 
-def _tagging(runs: Runs) -> Picture:
-    title, xlabel = "Names that need their scope", "accuracy on names, test"
-
-    def named(run: Run) -> str:
-        return f"{run.setting['pattern']}, {run.setting['steps']} steps"
-
-    return quality(runs, "test_by_scope", title=title, xlabel=xlabel, name=named)
+def tagging_of_names(
+    runs: Runs, title: str = "Names that need their scope, by pattern"
+) -> Picture:
+    """Draw the accuracy on names whose role depends on the program around them."""
+    xlabel = "accuracy on names, test"
+    return quality(runs, "test_by_scope", title=title, xlabel=xlabel)
 
 
 # What `report --figures` draws.
@@ -346,9 +350,9 @@ FIGURES: dict[str, tuple[Callable[[Runs], Picture], ...]] = {
     "recall": (recall_by_distance, evidence_by_window),
     "window_advice": (advice, loss_by_context),
     "inside": (copying_by_period, course_of_copying, every_head, agreement),
-    "tagging": (_tagging, evidence_by_window),
+    "tagging": (tagging_of_names, evidence_by_window),
     "optimisers": (learning_rates,),
-    "translation": (_translation,),
+    "translation": (translation_quality,),
     "structure": (_structure, pareto),
     "regularisation": (remedies,),
 }
