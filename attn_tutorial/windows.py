@@ -28,6 +28,7 @@ from torch.nn.functional import cross_entropy
 
 from attn_tutorial import patterns
 from attn_tutorial.checks import check_count, check_number, check_window
+from attn_tutorial.heads import gradient_size
 from attn_tutorial.modules import MultiHeadAttention, Transformer
 from attn_tutorial.tasks import IGNORE
 
@@ -320,20 +321,9 @@ def gradient_profile(model: Transformer, tokens: Tensor, queries: int = 4) -> Te
     n = tokens.shape[-1]
     profile = torch.zeros(n, dtype=torch.float64)
     for position in range(n - check_count("queries", queries, least=1), n):
-        size = _gradient_size(model, tokens, position)  # (n,)
+        size = gradient_size(model, tokens, position).double().mean(0).cpu()  # (n,)
         profile.index_add_(0, (torch.arange(n) - position).abs(), size)
     return profile / profile.sum()
-
-
-def _gradient_size(model: Transformer, tokens: Tensor, position: int) -> Tensor:
-    """Size of d (score of the best label at a position) / d (input), averaged."""
-    x = model.embed(tokens).detach().requires_grad_()
-    hidden = x
-    for block in model.blocks:
-        hidden = block(hidden)
-    best = model.head(model.norm(hidden[:, position])).max(-1).values
-    (gradient,) = torch.autograd.grad(best.sum(), x)
-    return gradient.norm(dim=-1).double().mean(0).cpu()
 
 
 def with_window(model: Transformer, window: int | list[int]) -> Transformer:
