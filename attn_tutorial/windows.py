@@ -123,10 +123,10 @@ def advise_window(
 
     How good is it? Measured with three seeds each (chapter "Choosing a window"), the
     advice from the loss named the smallest trained window or block size that did as
-    well as full attention on 8 of 9 tasks: on 7 of 7 where theory knows it, on 1 of 2
-    others; and was too narrow on 1 (a look-up, which layers did not learn to share).
-    The advice from attention named it on 1 of 9, and was too wide on 8, on average
-    7.5 times.
+    well as full attention on 8 of 10 tasks: on 7 of 7 where theory knows it, on 1 of 3
+    others. It was too narrow on 1 (a look-up, which layers did not learn to share), and
+    too wide on 1 (a model that used more than it gained from). The advice from
+    attention named it on 1 of 10, and was too wide on 9, on average 9.2 times.
 
     Args:
         source: Attention weights of every layer, each (batch, heads, n, n); or a model

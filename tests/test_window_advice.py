@@ -191,7 +191,8 @@ def test_the_hit_rate_on_the_api_page_is_that_of_the_records():
     others = loss.hits - sum(known), loss.tasks - len(known)
     assert f"on {sum(known)} of {len(known)} where theory knows it" in text
     assert "on {} of {} others".format(*others) in text
-    assert not loss.wide and f"too narrow on {len(loss.narrow)} (" in text
+    assert f"too narrow on {len(loss.narrow)} (" in text
+    assert f"too wide on {len(loss.wide)} (" in text
     assert f"attention named it on {attention.hits} of {attention.tasks}" in text
     times = statistics.geometric_mean(attention.wide)
     wide = f"too wide on {len(attention.wide)}, on average {times:.1f} times"
