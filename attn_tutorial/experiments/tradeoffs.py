@@ -68,7 +68,7 @@ def remedies(
         for name, part in parts.items()
     ]
     alt = f"{title}. Bits of the training text and of test text: {', '.join(spoken)}."
-    figure, axes = picture(alt, height=1.6 + 0.42 * len(parts))
+    figure, axes = picture(alt, height=1.6 + 0.34 * len(parts))
     for row, part in enumerate(parts.values()):
         ends = part.mean("train_bits"), part.mean("test_bits")
         axes.plot(ends, [row, row], color=COLORS["grey"], linewidth=1.2, zorder=0)
@@ -78,7 +78,8 @@ def remedies(
             axes.plot(part.values(name), [row] * len(part), label=label, **look)
     axes.set_yticks(range(len(parts)), list(parts))
     axes.invert_yaxis()
-    axes.set(title=title, xlabel="bits per byte")
+    axes.set_xlabel("bits per byte")
+    figure.suptitle(title)
     axes.grid(axis="x", color=COLORS["pale"])
     figure.legend(frameon=False, loc="outside lower center", ncols=2)
     return figure
@@ -105,7 +106,7 @@ def pareto(
         prices["time of a step, plain = 1"] = dict(times)
     spoken = [f"{name} {part.mean('test_bits'):.3f}" for name, part in parts.items()]
     alt = f"{title}. Mean {BITS}: {', '.join(spoken)}."
-    shape = {"rows": 2, "cols": 2, "height": 7.4, "sharey": True}
+    shape = {"rows": 2, "cols": 2, "height": 6.9, "sharey": True}
     figure, grid = picture(alt, width=6.4, **shape)
     for axes, (label, price) in zip(grid.flat, prices.items(), strict=False):
         _costs_and_bits(axes, price, parts)
@@ -178,7 +179,7 @@ def effects(
     words = {True: "clear", False: "not clear"}
     spoken = [f"{name} {change[name]:+.2f} ({words[clear[name]]})" for name in order]
     alt = f"{title}. {xlabel.capitalize()}: {', '.join(spoken)}."
-    figure, axes = picture(alt, height=1.4 + 0.36 * len(order))
+    figure, axes = picture(alt, height=1.4 + 0.32 * len(order))
     for row, name in enumerate(order):
         lone = [x - y for x in pairs[name][0] for y in pairs[name][1]]
         ink = CYCLE[0] if clear[name] else COLORS["grey"]
@@ -188,6 +189,7 @@ def effects(
     axes.axvline(0, color=COLORS["black"], linewidth=1)
     axes.set_yticks(range(len(order)), order)
     axes.invert_yaxis()
-    axes.set(title=title, xlabel=xlabel)
+    axes.set_xlabel(xlabel)
+    figure.suptitle(title)
     axes.grid(axis="x", color=COLORS["pale"])
     return figure
