@@ -7,7 +7,9 @@ import sys
 import pytest
 from conftest import ROOT
 
+from attn_tutorial.experiments.__main__ import main
 from attn_tutorial.experiments.comparison import LEAST_SEEDS
+from attn_tutorial.experiments.pictures import FIGURES
 from attn_tutorial.experiments.records import SCHEMA, Record, load, record_path
 from attn_tutorial.experiments.registry import EXPERIMENTS
 from attn_tutorial.experiments.runner import pending
@@ -46,3 +48,12 @@ def test_the_page_shows_the_records_as_they_are():
     assert experiment_page.page(text) == text, "run 'make index'"
     included = re.search(r"literalinclude\} (\S+)", text)[1]
     assert (experiment_page.PAGE.parent / included).resolve() == SCHEMA
+
+
+def test_report_draws_and_prints_all_that_is_recorded(tmp_path, capsys):
+    assert main(["report", "--figures", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"## {name}\n" in printed for name in EXPERIMENTS)
+    drawn = sorted(path.name for path in tmp_path.iterdir())
+    assert len(drawn) == sum(map(len, FIGURES.values())) > 15
+    assert all(name in printed for name in drawn)

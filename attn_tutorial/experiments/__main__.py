@@ -75,7 +75,7 @@ def _save_figures(name: str, runs: Runs, folder: Path) -> None:
 
 
 def _chosen(names: Sequence[str]) -> list[str]:
-    return list(EXPERIMENTS) if names in ([], ["all"]) else list(names)
+    return list(EXPERIMENTS) if "all" in names else list(names)
 
 
 def _recorded(name: str, options: argparse.Namespace) -> Runs:
@@ -113,7 +113,8 @@ def _add_options(
 ) -> None:
     choices = [*EXPERIMENTS, "all"]
     if names:
-        parser.add_argument("names", nargs="+" if training else "*", choices=choices)
+        count = {"nargs": "+"} if training else {"nargs": "*", "default": "all"}
+        parser.add_argument("names", choices=choices, **count)
     parser.add_argument("--quick", action="store_true", help="the small set")
     parser.add_argument("--folder", type=Path, help="where the records are")
     if names and not training:
