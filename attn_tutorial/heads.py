@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from attn_tutorial.checks import check_count
-from attn_tutorial.modules import Transformer
+from attn_tutorial.networks.transformer import Transformer
 
 __all__ = [
     "entropy",

@@ -29,8 +29,9 @@ from torch.nn.functional import cross_entropy
 from attn_tutorial import patterns
 from attn_tutorial.checks import check_count, check_number, check_window
 from attn_tutorial.heads import gradient_size
-from attn_tutorial.modules import MultiHeadAttention, Transformer
-from attn_tutorial.tasks import IGNORE
+from attn_tutorial.networks.layers import MultiHeadAttention
+from attn_tutorial.networks.tasks import IGNORE
+from attn_tutorial.networks.transformer import Transformer
 
 __all__ = [
     "Advice",

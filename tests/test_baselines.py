@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from attn_tutorial.baselines import (
+from attn_tutorial.influence import influence
+from attn_tutorial.networks.baselines import (
     Convolution,
     Recurrence,
     SelfAttention,
     sequential_products,
 )
-from attn_tutorial.influence import influence
 
 D = 6
 

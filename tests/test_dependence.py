@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from attn_tutorial import tasks
 from attn_tutorial.dependence import dependence, mutual_information
+from attn_tutorial.networks import tasks
 
 
 def entropy(p):

@@ -48,7 +48,7 @@ from attn_tutorial.experiments.runner import (
     pending,
     run_experiment,
 )
-from attn_tutorial.tasks import IGNORE
+from attn_tutorial.networks.tasks import IGNORE
 
 FORMAT = json.loads(SCHEMA.read_text())
 COMMAND = [sys.executable, "-m", "attn_tutorial.experiments"]

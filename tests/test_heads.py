@@ -16,9 +16,9 @@ from attn_tutorial.heads import (
     sink_share,
     without_heads,
 )
-from attn_tutorial.modules import Transformer
+from attn_tutorial.networks.tasks import IGNORE
+from attn_tutorial.networks.transformer import Transformer
 from attn_tutorial.patterns import dense_mask
-from attn_tutorial.tasks import IGNORE
 
 
 def points(n, target):

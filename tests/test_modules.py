@@ -5,21 +5,19 @@ import torch
 from torch import nn
 
 import attn_tutorial as at
-from attn_tutorial import modules, patterns
+from attn_tutorial import patterns
 from attn_tutorial.experiments.named import named_pattern
-from attn_tutorial.modules import (
-    POSITIONS,
+from attn_tutorial.networks import dispatch
+from attn_tutorial.networks.dispatch import pattern_attention
+from attn_tutorial.networks.layers import (
     Block,
-    EncoderDecoder,
     MultiHeadAttention,
     RecurrentLayer,
     Rotary,
-    Transformer,
-    Translator,
-    layer_patterns,
-    pattern_attention,
     sinusoidal_positions,
 )
+from attn_tutorial.networks.transformer import POSITIONS, Transformer, layer_patterns
+from attn_tutorial.networks.translator import EncoderDecoder, Translator
 
 FAST = {
     "local": patterns.local(2),
@@ -118,7 +116,7 @@ def test_the_fast_routines_are_used_where_they_exist(monkeypatch):
     def refuse(*_):
         raise AssertionError("a mask was formed")
 
-    monkeypatch.setattr(modules, "dense_mask", refuse)
+    monkeypatch.setattr(dispatch, "dense_mask", refuse)
     for pattern in FAST.values():
         pattern_attention(*heads(), pattern)
 

@@ -264,6 +264,19 @@ def test_the_code_of_the_solutions_does_what_it_says(chapter):
 # The API page.
 
 
+FOLDERS = (
+    "networks",
+    "instruments",
+    "pictures",
+    "backends",
+    "benchmark",
+    "experiments",
+    "experiments.data",
+    "experiments.studies",
+    "experiments.figures",
+)
+
+
 def documented() -> list[str]:
     return re.findall(
         r"^\.\. automodule:: attn_tutorial\.([\w.]+)$", text_of("api"), re.M
@@ -287,7 +300,7 @@ def test_a_module_uses_only_what_stands_above_it_and_the_checks(module):
     file = ROOT / f"attn_tutorial/{module.replace('.', '/')}.py"
     source = file.read_text(encoding="utf-8")
     lines = re.findall(r"^from attn_tutorial\.?([\w.]*) import (.+)$", source, re.M)
-    folders = ("backends", "benchmark", "experiments")
+    folders = FOLDERS
     packages = {"": ""} | {name: f"{name}." for name in folders}
     used = [
         packages[home] + name if home in packages else home

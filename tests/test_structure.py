@@ -5,14 +5,15 @@ import torch
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from attn_tutorial import modules, patterns
+from attn_tutorial import patterns
 from attn_tutorial.dense import attention
 from attn_tutorial.experiments import regularisation, step_time, structure, tradeoffs
 from attn_tutorial.experiments.language_model import BYTES
 from attn_tutorial.experiments.models import build
 from attn_tutorial.experiments.records import Run, Runs
 from attn_tutorial.experiments.structure import LinearAttention, LowRankAttention
-from attn_tutorial.modules import MultiHeadAttention
+from attn_tutorial.networks import dispatch
+from attn_tutorial.networks.layers import MultiHeadAttention
 
 ALL = structure.settings(False)
 NAMES = [setting["variant"] for setting in ALL]
@@ -107,7 +108,7 @@ FULL = [s["variant"] for s in ALL if s["pattern"] == "full" and "linear" not in 
 @pytest.mark.parametrize("name", FULL)
 def test_operations_are_those_that_pytorch_counts(name, monkeypatch):
     """It counts all pairs of full attention; we count those that causality keeps."""
-    monkeypatch.setattr(modules, "_masked_attention", attention)  # fused: not counted
+    monkeypatch.setattr(dispatch, "_masked_attention", attention)  # fused: not counted
     setting = named(name)
     n, d = setting["n"], setting["d_model"]
     with FlopCounterMode(display=False) as counter:

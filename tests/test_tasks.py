@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from attn_tutorial import tasks
+from attn_tutorial.networks import tasks
 
 
 def seeded(seed=0):

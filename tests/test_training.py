@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from attn_tutorial.modules import EncoderDecoder, Transformer
-from attn_tutorial.tasks import IGNORE, reverse
-from attn_tutorial.training import OPTIMIZERS, accuracy, fit, muon
+from attn_tutorial.networks.tasks import IGNORE, reverse
+from attn_tutorial.networks.training import OPTIMIZERS, accuracy, fit, muon
+from attn_tutorial.networks.transformer import Transformer
+from attn_tutorial.networks.translator import EncoderDecoder
 
 
 def batch(generator):

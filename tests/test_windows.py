@@ -9,8 +9,9 @@ from torch import nn
 
 import attn_tutorial as at
 from attn_tutorial import patterns
-from attn_tutorial.modules import Transformer, sinusoidal_positions
-from attn_tutorial.training import fit
+from attn_tutorial.networks.layers import sinusoidal_positions
+from attn_tutorial.networks.training import fit
+from attn_tutorial.networks.transformer import Transformer
 from attn_tutorial.windows import (
     advise_window,
     block_share,

@@ -39,9 +39,9 @@ from attn_tutorial.heads import (
     sink_share,
     without_heads,
 )
-from attn_tutorial.modules import Transformer
-from attn_tutorial.tasks import IGNORE
-from attn_tutorial.training import BatchFunction
+from attn_tutorial.networks.tasks import IGNORE
+from attn_tutorial.networks.training import BatchFunction
+from attn_tutorial.networks.transformer import Transformer
 from attn_tutorial.windows import distance_profile
 
 __all__ = ["EXPERIMENT", "PERIODS", "draw", "probe", "settings", "train"]

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from attn_tutorial.experiments.named import named_patterns
 from attn_tutorial.experiments.records import Result, Setting
-from attn_tutorial.modules import Transformer, layer_patterns
+from attn_tutorial.networks.tasks import IGNORE
+from attn_tutorial.networks.training import BatchFunction, fit
+from attn_tutorial.networks.transformer import Transformer, layer_patterns
 from attn_tutorial.patterns import dense_mask
-from attn_tutorial.tasks import IGNORE
-from attn_tutorial.training import BatchFunction, fit
 from attn_tutorial.windows import (
     advise_window,
     gradient_profile,

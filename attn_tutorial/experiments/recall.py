@@ -14,7 +14,7 @@ from attn_tutorial.experiments.models import build, evidence, labels, share, tra
 from attn_tutorial.experiments.records import Result, Runs, Setting
 from attn_tutorial.experiments.runner import Experiment, Tuning
 from attn_tutorial.experiments.tables import table
-from attn_tutorial.tasks import IGNORE
+from attn_tutorial.networks.tasks import IGNORE
 
 __all__ = ["EXPERIMENT", "draw", "settings", "train"]
 

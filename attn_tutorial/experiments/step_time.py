@@ -23,7 +23,7 @@ from attn_tutorial.experiments.models import build
 from attn_tutorial.experiments.records import Result, Runs, Setting
 from attn_tutorial.experiments.runner import Experiment
 from attn_tutorial.experiments.tables import table
-from attn_tutorial.training import OPTIMIZERS, Optimizers
+from attn_tutorial.networks.training import OPTIMIZERS, Optimizers
 
 __all__ = ["EXPERIMENT", "ratios", "settings", "train"]
 

@@ -23,7 +23,9 @@ from attn_tutorial.experiments.named import named_patterns
 from attn_tutorial.experiments.records import Result, Runs, Setting
 from attn_tutorial.experiments.runner import Experiment, Tuning
 from attn_tutorial.experiments.tables import table
-from attn_tutorial.modules import Rotary, layer_patterns, pattern_attention
+from attn_tutorial.networks.dispatch import pattern_attention
+from attn_tutorial.networks.layers import Rotary
+from attn_tutorial.networks.transformer import layer_patterns
 
 __all__ = [
     "EXPERIMENT",
@@ -129,7 +131,7 @@ def _split(x: Tensor, num_heads: int) -> Tensor:
 
 
 def mixer(setting: Setting) -> Callable[[], nn.Module] | None:
-    """What makes the layers of a setting; None for the attention of ``modules``."""
+    """What makes the layers of a setting; None for plain attention."""
     size = setting["d_model"], setting["heads"]
     if setting.get("linear"):
         return lambda: LinearAttention(*size)

@@ -17,8 +17,8 @@ from attn_tutorial.experiments.number_words import english, german
 from attn_tutorial.experiments.records import Result, Runs, Setting
 from attn_tutorial.experiments.runner import Experiment, Tuning
 from attn_tutorial.experiments.tables import table
-from attn_tutorial.modules import EncoderDecoder
-from attn_tutorial.tasks import IGNORE
+from attn_tutorial.networks.tasks import IGNORE
+from attn_tutorial.networks.translator import EncoderDecoder
 
 __all__ = ["EXPERIMENT", "draw", "part_of_pair", "settings", "train"]
 

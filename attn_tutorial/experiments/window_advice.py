@@ -47,7 +47,7 @@ from attn_tutorial.experiments.roles import ROLES
 from attn_tutorial.experiments.runner import Experiment
 from attn_tutorial.experiments.tables import table
 from attn_tutorial.experiments.window_rules import RULES, Task, score
-from attn_tutorial.modules import Transformer
+from attn_tutorial.networks.transformer import Transformer
 from attn_tutorial.windows import (
     advise_window,
     gradient_profile,

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from attn_tutorial.checks import check_count
-from attn_tutorial.tasks import IGNORE
+from attn_tutorial.networks.tasks import IGNORE
 
 __all__ = ["OPTIMIZERS", "accuracy", "adamw", "fit", "muon", "sgd"]
 

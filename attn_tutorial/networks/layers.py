@@ -1,0 +1,240 @@
+"""Layers: multi-head attention under a pattern, positions, and a pre-norm block.
+
+Every layer that mixes positions maps (..., n, d_model) to (..., n, d_model), so that
+attention and a recurrence can stand in one another's place.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from attn_tutorial.checks import check_count
+from attn_tutorial.dense import attention_weights
+from attn_tutorial.networks.dispatch import keep_mask, pattern_attention
+from attn_tutorial.patterns import Pattern
+
+__all__ = [
+    "Block",
+    "MultiHeadAttention",
+    "RecurrentLayer",
+    "RepeatHeads",
+    "Rotary",
+    "sinusoidal_positions",
+]
+
+
+class MultiHeadAttention(nn.Module):
+    """Several attentions side by side, each in its own slice of the features.
+
+    Eq. (13): Concat(head_1, ..., head_h) W_O, where head_r is Eq. (1) applied to
+    x W_Q[r], y W_K[r] and y W_V[r]; y is x in self-attention.
+
+    Args:
+        d_model: Width of the input and the output.
+        num_heads: h; must divide d_model. Each head is d_model / h wide.
+        pattern: Which pairs to keep; every pair if None.
+        num_kv_heads: Heads of keys and values; h if None. With fewer, each serves a
+            group of h / num_kv_heads query heads (Ainslie et al., 2023).
+        rotary: Whether queries and keys turn with their position (see ``Rotary``).
+
+    Raises:
+        TypeError, ValueError: If an argument has the wrong type or size.
+
+    Example:
+        >>> layer = MultiHeadAttention(8, num_heads=2, pattern=patterns.local(1))
+        >>> layer(torch.zeros(3, 5, 8)).shape
+        torch.Size([3, 5, 8])
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        num_heads: int,
+        pattern: Pattern | None = None,
+        *,
+        num_kv_heads: int | None = None,
+        rotary: bool = False,
+    ) -> None:
+        super().__init__()
+        self.num_heads = check_count("num_heads", num_heads, least=1)
+        if check_count("d_model", d_model, least=1) % num_heads:
+            raise ValueError(
+                f"num_heads must divide d_model={d_model}, got {num_heads}"
+            )
+        if not isinstance(pattern, Pattern | None):
+            raise TypeError(f"pattern must be a pattern or None, got {pattern!r}")
+        self.pattern = pattern
+        groups = self.num_kv_heads = _check_groups(num_kv_heads, num_heads)
+        narrow = d_model // num_heads * groups
+        turn = [Rotary(d_model // num_heads)] if rotary else []
+        repeat = [RepeatHeads(groups, num_heads)] if groups < num_heads else []
+        self.query = _projection(d_model, d_model, *turn)
+        self.key = _projection(d_model, narrow, *turn, *repeat)
+        self.value = _projection(d_model, narrow, *repeat)
+        self.output = nn.Linear(d_model, d_model)
+
+    def forward(
+        self,
+        x: Tensor,
+        key_value: Tensor | None = None,
+        *,
+        key_keep: Tensor | None = None,
+        need_weights: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Let every position of ``x`` look at ``key_value`` (at ``x`` itself if None).
+
+        Args:
+            x: Where the queries come from, shape (..., n_q, d_model).
+            key_value: Where keys and values come from, shape (..., n_k, d_model).
+            key_keep: Bool, shape (..., n_k); False = padding, never attended.
+            need_weights: Also return the weights, which forms (n_q, n_k) matrices.
+
+        Returns:
+            Shape (..., n_q, d_model); with ``need_weights`` also the weights, shape
+            (..., h, n_q, n_k).
+        """
+        source = x if key_value is None else key_value
+        q = self._split(self.query(x))  # (..., h, n_q, d_model / h)
+        k = self._split(self.key(source))
+        v = self._split(self.value(source))
+        heads = pattern_attention(q, k, v, self.pattern, key_keep)
+        output = self.output(heads.transpose(-3, -2).flatten(-2))
+        if not need_weights:
+            return output
+        keep = keep_mask(q, k, self.pattern, key_keep)
+        return output, attention_weights(q, k, keep)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(-3, -2)
+
+
+def _check_groups(num_kv_heads: int | None, num_heads: int) -> int:
+    if num_kv_heads is None:
+        return num_heads
+    if num_heads % check_count("num_kv_heads", num_kv_heads, least=1):
+        raise ValueError(
+            f"num_kv_heads must divide num_heads={num_heads}, got {num_kv_heads}"
+        )
+    return num_kv_heads
+
+
+def _projection(d_in: int, d_out: int, *after: nn.Module) -> nn.Module:
+    """A linear layer, and what follows it."""
+    linear = nn.Linear(d_in, d_out)
+    return nn.Sequential(linear, *after) if after else linear
+
+
+class Rotary(nn.Module):
+    """Turn the features of each head by angles that grow with the position.
+
+    Features a and a + width / 2 of a head are a point in the plane; at position i it
+    turns by i f, with the frequencies f of ``sinusoidal_positions``. The product of a
+    turned query and a turned key then depends on their distance only (Su et al., 2024).
+
+    Args:
+        width: Features of a head; must be even.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        if check_count("width", width, least=2) % 2:
+            raise ValueError(f"width of a rotary head must be even, got {width}")
+        self.width = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., n, heads * width) to itself."""
+        a, b = x.unflatten(-1, (-1, self.width)).chunk(2, -1)  # (..., n, heads, half)
+        table = sinusoidal_positions(x.shape[-2], self.width).to(x)
+        sine, cosine = table[:, None].chunk(2, -1)  # (n, 1, half)
+        turned = torch.cat([a * cosine - b * sine, a * sine + b * cosine], -1)
+        return turned.flatten(-2)
+
+
+class RepeatHeads(nn.Module):
+    """Repeat each of a few heads for a group of query heads."""
+
+    def __init__(self, num_kv_heads: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_kv_heads, self.group = num_kv_heads, num_heads // num_kv_heads
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., n, num_kv_heads * width) to (..., n, num_heads * width)."""
+        heads = x.unflatten(-1, (self.num_kv_heads, -1))
+        return heads.repeat_interleave(self.group, -2).flatten(-2)
+
+
+class RecurrentLayer(nn.Module):
+    """A gated recurrence (GRU): position i hears position j < i in i - j steps."""
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.recurrence = nn.GRU(d_model, d_model, batch_first=True)
+        self.output = nn.Linear(d_model, d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, n, d_model) to (batch, n, d_model), one position at a time."""
+        return self.output(self.recurrence(x)[0])
+
+
+class Block(nn.Module):
+    """One pre-norm layer: mix the positions, then work on each position alone.
+
+    x + mixer(norm(x)), then x + mlp(norm(x)). Both branches end in zeros at first, so
+    that a new block changes nothing, and a stack of them starts as the identity.
+
+    Args:
+        d_model: Width of the input and the output.
+        mixer: Module on (..., n, d_model) with a last linear layer named ``output``.
+        dropout: Share of each branch's features that training sets to zero.
+    """
+
+    def __init__(self, d_model: int, mixer: nn.Module, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.norm_1 = nn.LayerNorm(d_model)
+        self.mixer = mixer
+        self.norm_2 = nn.LayerNorm(d_model)
+        self.mlp = _mlp(d_model)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        zero(self.mixer.output)
+
+    def forward(self, x: Tensor, **mixing: Tensor | None) -> Tensor:
+        """Map (..., n, d_model) to itself; keyword arguments go to the mixer."""
+        x = x + self.dropout(self.mixer(self.norm_1(x), **mixing))
+        return x + self.dropout(self.mlp(self.norm_2(x)))
+
+
+def _mlp(d_model: int) -> nn.Sequential:
+    wide, narrow = nn.Linear(d_model, 4 * d_model), nn.Linear(4 * d_model, d_model)
+    zero(narrow)
+    return nn.Sequential(wide, nn.GELU(), narrow)
+
+
+def zero(linear: nn.Linear) -> None:
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+
+
+def sinusoidal_positions(n: int, d_model: int) -> Tensor:
+    """Sines and cosines of the position, at wavelengths from 2 pi to 20,000 pi.
+
+    Row i holds sin(i f) and cos(i f) for d_model / 2 frequencies f (Vaswani et al.,
+    2017), so that a shift of all positions is a rotation of each (sin, cos) pair.
+
+    Args:
+        n: Number of positions.
+        d_model: Width; must be even.
+
+    Returns:
+        Shape (n, d_model).
+
+    Example:
+        >>> sinusoidal_positions(2, 4).round(decimals=2)
+        tensor([[0.0000, 0.0000, 1.0000, 1.0000],
+                [0.8400, 0.0100, 0.5400, 1.0000]])
+    """
+    if check_count("d_model", d_model, least=2) % 2:
+        raise ValueError(f"d_model must be even, got {d_model}")
+    frequency = 10000.0 ** (-torch.arange(0, d_model, 2) / d_model)
+    angle = torch.arange(n)[:, None] * frequency
+    return torch.cat([angle.sin(), angle.cos()], -1)

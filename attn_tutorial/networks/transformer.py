@@ -1,0 +1,160 @@
+"""A small Transformer whose layers may have different patterns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import cycle, islice
+
+import torch
+from torch import Tensor, nn
+
+from attn_tutorial.networks.layers import (
+    Block,
+    MultiHeadAttention,
+    sinusoidal_positions,
+)
+from attn_tutorial.patterns import Pattern
+
+__all__ = ["Transformer", "layer_patterns"]
+
+Patterns = Pattern | Sequence[Pattern | None] | None
+
+POSITIONS = ("none", "sinusoidal", "learned", "rotary")
+
+
+def layer_patterns(pattern: Patterns, num_layers: int) -> list[Pattern | None]:
+    """Say which pattern each layer has: the one given, or several in turn.
+
+    Example:
+        >>> near = patterns.local(4)
+        >>> layer_patterns([near, near, near, None], 8).index(None)  # 3 local, 1 full
+        3
+    """
+    several = [pattern] if isinstance(pattern, Pattern | None) else list(pattern)
+    if not several:
+        raise ValueError("pattern needs at least one pattern, got none")
+    return list(islice(cycle(several), num_layers))
+
+
+class Transformer(nn.Module):
+    """A small pre-norm Transformer that names a label for every token.
+
+    Embeddings start with standard deviation 1 (PyTorch's default), not 0.02: models
+    of this size hardly learn to copy or to recall otherwise.
+
+    Args:
+        num_tokens: Size of the input vocabulary.
+        num_labels: Number of labels to choose from.
+        d_model: Width of the residual stream.
+        num_heads: Heads in each layer.
+        num_layers: L, the number of blocks.
+        pattern: Which pairs the attention keeps; every pair if None. Several patterns,
+            such as ``[near, near, near, None]``, take turns from layer to layer.
+        positions: "sinusoidal" (or True) adds sines to the embeddings, "learned" adds
+            a table, "rotary" turns queries and keys, "none" (or False) does nothing.
+        mixer: Function that makes each layer's mixer; multi-head attention if None.
+        num_kv_heads: Heads of keys and values; ``num_heads`` if None.
+        dropout: Share of each branch's features that training sets to zero.
+        share_layers: Whether all layers are one block, applied again and again.
+        max_length: Rows of the learned table of positions.
+
+    Example:
+        >>> model = Transformer(10, 4, d_model=16, num_heads=2, num_layers=1)
+        >>> model(torch.zeros(3, 5, dtype=torch.long)).shape
+        torch.Size([3, 5, 4])
+    """
+
+    def __init__(
+        self,
+        num_tokens: int,
+        num_labels: int,
+        d_model: int = 32,
+        num_heads: int = 2,
+        num_layers: int = 2,
+        *,
+        pattern: Patterns = None,
+        positions: bool | str = True,
+        mixer: Callable[[], nn.Module] | None = None,
+        num_kv_heads: int | None = None,
+        dropout: float = 0.0,
+        share_layers: bool = False,
+        max_length: int = 512,
+    ) -> None:
+        super().__init__()
+        self.positions = _check_positions(positions)
+        rotary = self.positions == "rotary"
+
+        def attend(p: Pattern | None) -> nn.Module:
+            options = {"num_kv_heads": num_kv_heads, "rotary": rotary}
+            return MultiHeadAttention(d_model, num_heads, p, **options)
+
+        chosen = layer_patterns(pattern, num_layers)
+        if share_layers:
+            chosen = _only_one(chosen)
+        mixers = [mixer() if mixer else attend(p) for p in chosen]
+        self.embedding = nn.Embedding(num_tokens, d_model)
+        blocks = [Block(d_model, m, dropout) for m in mixers]
+        self.blocks = nn.ModuleList(blocks * num_layers if share_layers else blocks)
+        self.norm = nn.LayerNorm(d_model)
+        self.head = nn.Linear(d_model, num_labels)
+        if self.positions == "learned":
+            self.table = nn.Parameter(torch.randn(max_length, d_model) / 10)
+
+    def forward(self, tokens: Tensor, **mixing: Tensor | None) -> Tensor:
+        """Score every label for every token.
+
+        Args:
+            tokens: Integers, shape (batch, n).
+            **mixing: Passed to every mixer; for attention, ``key_keep``.
+
+        Returns:
+            Shape (batch, n, num_labels).
+        """
+        x = self.embed(tokens)
+        for block in self.blocks:
+            x = block(x, **mixing)
+        return self.head(self.norm(x))
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Look the tokens up and add their positions: shape (batch, n, d_model)."""
+        if self.positions == "learned":
+            if tokens.shape[-1] > len(self.table):
+                raise ValueError(
+                    f"tokens must be at most max_length={len(self.table)} long, "
+                    f"got shape {tuple(tokens.shape)}"
+                )
+            return self.embedding(tokens) + self.table[: tokens.shape[-1]]
+        add = self.positions == "sinusoidal"
+        return embed_tokens(self.embedding, tokens, positions=add)
+
+    def attention_maps(self, tokens: Tensor, **mixing: Tensor | None) -> list[Tensor]:
+        """Weights of every layer for these tokens, each (batch, heads, n, n)."""
+        x, maps = self.embed(tokens), []
+        for block in self.blocks:
+            weights = block.mixer(block.norm_1(x), **mixing, need_weights=True)[1]
+            maps.append(weights)
+            x = block(x, **mixing)
+        return maps
+
+
+def _only_one(chosen: list[Pattern | None]) -> list[Pattern | None]:
+    if any(pattern != chosen[0] for pattern in chosen):
+        raise ValueError(f"shared layers need one pattern, got {chosen}")
+    return chosen[:1]
+
+
+def _check_positions(positions: bool | str) -> str:
+    if isinstance(positions, bool):
+        return "sinusoidal" if positions else "none"
+    if positions not in POSITIONS:
+        raise ValueError(f"positions must be one of {POSITIONS}, got {positions!r}")
+    return positions
+
+
+def embed_tokens(
+    embedding: nn.Embedding, tokens: Tensor, *, positions: bool = True
+) -> Tensor:
+    x = embedding(tokens)
+    if not positions:
+        return x
+    return x + sinusoidal_positions(*x.shape[-2:]).to(x)
