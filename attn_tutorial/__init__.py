@@ -5,10 +5,10 @@ Reading order: patterns, dense, tiled, local, sparse, cost.
 
 from attn_tutorial import cost, patterns
 from attn_tutorial.dense import attention, attention_weights
+from attn_tutorial.instruments.advice import Advice, advise_window
 from attn_tutorial.local import LocalAttention, local_attention
 from attn_tutorial.patterns import dense_mask
 from attn_tutorial.sparse import SparseAttention, sparse_attention
-from attn_tutorial.windows import Advice, advise_window
 
 __version__ = "0.1.0"
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from attn_tutorial.influence import influence
+from attn_tutorial.instruments.influence import influence
 from attn_tutorial.networks.baselines import (
     Convolution,
     Recurrence,

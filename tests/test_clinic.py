@@ -9,7 +9,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 import attn_tutorial as at
-from attn_tutorial import clinic, cost, memory, simulator
+from attn_tutorial import cost
+from attn_tutorial.instruments import clinic, memory, simulator
 from attn_tutorial.patterns import adjacent_blocks, causal, dense_mask, full, local
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from attn_tutorial.dependence import dependence, mutual_information
+from attn_tutorial.instruments.dependence import dependence, mutual_information
 from attn_tutorial.networks import tasks
 
 

@@ -12,7 +12,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 import attn_tutorial as at
 from attn_tutorial.backends import flex
 from attn_tutorial.backends.flex import block_mask, block_states, flex_attention
-from attn_tutorial.memory import Allocations
+from attn_tutorial.instruments.memory import Allocations
 
 full, causal, local = at.patterns.full, at.patterns.causal, at.patterns.local
 blocks, global_tokens = at.patterns.adjacent_blocks, at.patterns.global_tokens

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import attn_tutorial as at
-from attn_tutorial import document, memory
 from attn_tutorial.gradients import attention_gradients
+from attn_tutorial.instruments import document, memory
 
 PATTERNS = {
     "full": at.patterns.full(),

@@ -3,7 +3,8 @@ from collections import deque
 import pytest
 import torch
 
-from attn_tutorial import dense_mask, graph, patterns
+from attn_tutorial import dense_mask, patterns
+from attn_tutorial.instruments import graph
 
 PATTERNS = [
     patterns.full(),

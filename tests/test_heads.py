@@ -5,7 +5,7 @@ import torch
 
 from attn_tutorial import patterns
 from attn_tutorial.experiments import inside
-from attn_tutorial.heads import (
+from attn_tutorial.instruments.heads import (
     entropy,
     gradient_size,
     induction_score,

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import attn_tutorial as at
-from attn_tutorial import influence as inf
-from attn_tutorial.graph import reach_mask
+from attn_tutorial.instruments import influence as inf
+from attn_tutorial.instruments.graph import reach_mask
 
 
 def test_influence_is_the_norm_of_the_jacobian():

@@ -3,7 +3,7 @@
 import torch
 
 import attn_tutorial as at
-from attn_tutorial.memory import LiveMemory, Traffic
+from attn_tutorial.instruments.memory import LiveMemory, Traffic
 
 
 def test_views_and_new_memory_move_nothing():

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from attn_tutorial.memory import Allocations
+from attn_tutorial.instruments.memory import Allocations
 from attn_tutorial.online import merge_attention, online_attention
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import attn_tutorial as at
-from attn_tutorial import document
+from attn_tutorial.instruments import document
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"

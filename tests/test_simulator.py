@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import attn_tutorial as at
-from attn_tutorial import cost, simulator
+from attn_tutorial import cost
 from attn_tutorial.backends.flex import block_states
+from attn_tutorial.instruments import simulator
 from attn_tutorial.patterns import adjacent_blocks, causal, full, global_tokens, local
 
 PATTERNS = [

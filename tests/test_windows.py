@@ -9,23 +9,25 @@ from torch import nn
 
 import attn_tutorial as at
 from attn_tutorial import patterns
-from attn_tutorial.networks.layers import sinusoidal_positions
-from attn_tutorial.networks.training import fit
-from attn_tutorial.networks.transformer import Transformer
-from attn_tutorial.windows import (
-    advise_window,
+from attn_tutorial.instruments.advice import advise_window
+from attn_tutorial.instruments.distances import (
     block_share,
     distance_profile,
     gradient_profile,
+    smallest_block,
+    smallest_window,
+)
+from attn_tutorial.instruments.limits import (
     losses_with_windows,
     narrow,
     narrow_layers,
     needed_context,
-    smallest_block,
-    smallest_window,
     with_blocks,
     with_window,
 )
+from attn_tutorial.networks.layers import sinusoidal_positions
+from attn_tutorial.networks.training import fit
+from attn_tutorial.networks.transformer import Transformer
 
 
 def looks_back(n, steps, batch=2, heads=1):

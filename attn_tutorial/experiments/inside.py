@@ -28,7 +28,8 @@ from attn_tutorial.experiments.models import WINDOWS, build, labels, share, trai
 from attn_tutorial.experiments.records import Result, Runs, Setting
 from attn_tutorial.experiments.runner import Experiment
 from attn_tutorial.experiments.tables import table
-from attn_tutorial.heads import (
+from attn_tutorial.instruments.distances import distance_profile
+from attn_tutorial.instruments.heads import (
     entropy,
     gradient_size,
     induction_score,
@@ -42,7 +43,6 @@ from attn_tutorial.heads import (
 from attn_tutorial.networks.tasks import IGNORE
 from attn_tutorial.networks.training import BatchFunction
 from attn_tutorial.networks.transformer import Transformer
-from attn_tutorial.windows import distance_profile
 
 __all__ = ["EXPERIMENT", "PERIODS", "draw", "probe", "settings", "train"]
 

@@ -16,7 +16,7 @@ from attn_tutorial.experiments.named import named_patterns
 from attn_tutorial.experiments.records import Result, Runs, Setting
 from attn_tutorial.experiments.runner import Experiment
 from attn_tutorial.experiments.tables import table
-from attn_tutorial.graph import edges
+from attn_tutorial.instruments.graph import edges
 from attn_tutorial.networks.tasks import latch, latch_distance
 from attn_tutorial.networks.transformer import layer_patterns
 

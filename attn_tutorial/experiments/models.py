@@ -10,16 +10,13 @@ from torch import Tensor, nn
 
 from attn_tutorial.experiments.named import named_patterns
 from attn_tutorial.experiments.records import Result, Setting
+from attn_tutorial.instruments.advice import advise_window
+from attn_tutorial.instruments.distances import gradient_profile, smallest_window
+from attn_tutorial.instruments.limits import losses_with_windows
 from attn_tutorial.networks.tasks import IGNORE
 from attn_tutorial.networks.training import BatchFunction, fit
 from attn_tutorial.networks.transformer import Transformer, layer_patterns
 from attn_tutorial.patterns import dense_mask
-from attn_tutorial.windows import (
-    advise_window,
-    gradient_profile,
-    losses_with_windows,
-    smallest_window,
-)
 
 __all__ = [
     "WINDOWS",

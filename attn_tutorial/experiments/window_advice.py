@@ -47,17 +47,16 @@ from attn_tutorial.experiments.roles import ROLES
 from attn_tutorial.experiments.runner import Experiment
 from attn_tutorial.experiments.tables import table
 from attn_tutorial.experiments.window_rules import RULES, Task, score
-from attn_tutorial.networks.transformer import Transformer
-from attn_tutorial.windows import (
-    advise_window,
-    gradient_profile,
+from attn_tutorial.instruments.advice import advise_window
+from attn_tutorial.instruments.distances import gradient_profile, smallest_block
+from attn_tutorial.instruments.limits import (
     losses_with_context,
     losses_with_windows,
     narrow_layers,
     needed_context,
-    smallest_block,
     with_blocks,
 )
+from attn_tutorial.networks.transformer import Transformer
 
 __all__ = [
     "CONTEXTS",

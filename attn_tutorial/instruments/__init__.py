@@ -1,0 +1,1 @@
+"""Instruments: what measures patterns, models and programs, and advises on them."""
