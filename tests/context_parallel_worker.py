@@ -18,10 +18,10 @@ import torch.distributed as dist
 
 import attn_tutorial as at
 from attn_tutorial.backends.context_parallel import (
-    SentBytes,
     context_local_attention,
     context_sparse_attention,
 )
+from attn_tutorial.backends.exchange import SentBytes
 from attn_tutorial.backends.ring import all_gather_attention, ring_attention
 
 LENGTHS = {

@@ -16,13 +16,8 @@ from context_parallel_worker import CASES, D_V, GIVES_UP, HEADS, LENGTHS, D
 
 from attn_tutorial import tiled
 from attn_tutorial.backends import context_parallel
-from attn_tutorial.backends.context_parallel import (
-    block_reach,
-    halo_bytes,
-    plan_halo,
-    window_reach,
-)
 from attn_tutorial.backends.context_run import Case, launch, lose_a_rank
+from attn_tutorial.backends.halo import block_reach, halo_bytes, plan_halo, window_reach
 from attn_tutorial.backends.ring import all_gather_bytes, ring_bytes
 
 NUMBERS = HEADS[0] * HEADS[1] * (D + D_V)

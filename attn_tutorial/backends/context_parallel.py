@@ -36,22 +36,30 @@ here has been run with nccl yet.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
-from typing import ClassVar
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from attn_tutorial.backends.exchange import (
+    Exchange,
+    ReceiveHalo,
+    SendHalo,
+    agree_on_lengths,
+)
+from attn_tutorial.backends.halo import (
+    Halo,
+    block_reach,
+    cut,
+    join_run,
+    plan_halo,
+    window_reach,
+)
 from attn_tutorial.checks import (
     check_block,
-    check_count,
     check_key_keep,
     check_qkv,
     check_same_length,
@@ -60,23 +68,7 @@ from attn_tutorial.checks import (
 from attn_tutorial.local import local_attention
 from attn_tutorial.sparse import sparse_attention
 
-__all__ = [
-    "Exchange",
-    "Halo",
-    "ReceiveHalo",
-    "SendHalo",
-    "SentBytes",
-    "agree_on_lengths",
-    "block_reach",
-    "context_local_attention",
-    "context_sparse_attention",
-    "halo_bytes",
-    "join_run",
-    "plan_halo",
-    "window_reach",
-]
-
-Reach = Callable[[range, int], range]
+__all__ = ["context_local_attention", "context_sparse_attention"]
 
 
 def context_local_attention(
@@ -228,15 +220,10 @@ def _rows_of(
     seen from `part` nothing is missing. Its other rows are thrown away.
     """
     run = reach(part)
-    queries = _cut(q.movedim(-2, 0), run, halo.run.start).movedim(0, -2)
-    k, v, key_keep = _unpack(_cut(tokens, run, start), widths)
+    queries = cut(q.movedim(-2, 0), run, halo.run.start).movedim(0, -2)
+    k, v, key_keep = _unpack(cut(tokens, run, start), widths)
     output = routine(queries, k, v, key_keep=key_keep)
     return output[..., part.start - run.start :, :][..., : len(part), :]
-
-
-def _cut(x: Tensor, part: range, start: int) -> Tensor:
-    """View the rows at the positions `part` of x, which begins at position `start`."""
-    return x[part.start - start :][: len(part)] if part else x[:0]
 
 
 def _pack(k: Tensor, v: Tensor, key_keep: Tensor | None) -> tuple[Tensor, list[int]]:
@@ -250,325 +237,3 @@ def _pack(k: Tensor, v: Tensor, key_keep: Tensor | None) -> tuple[Tensor, list[i
 def _unpack(tokens: Tensor, widths: list[int]) -> tuple[Tensor, Tensor, Tensor | None]:
     k, v, *keep = tokens.movedim(0, -2).split(widths, -1)
     return k.contiguous(), v.contiguous(), keep[0][..., 0].bool() if keep else None
-
-
-def agree_on_lengths(
-    lengths: Sequence[int] | None,
-    k: Tensor,
-    v: Tensor,
-    settings: dict[str, int],
-    group: torch.distributed.ProcessGroup | None,
-) -> list[int]:
-    """Tokens of all ranks: those given, or what the ranks tell each other.
-
-    Raises:
-        ValueError: If this process is not in the group, or lengths do not fit, or the
-            ranks disagree about settings or the rest of the shapes.
-    """
-    rank, ranks = dist.get_rank(group), dist.get_world_size(group)
-    if rank < 0:
-        raise ValueError(f"group must contain this process, got {group!r}")
-    if lengths is None:
-        return _exchange_lengths(k, v, settings, group)
-    lengths, n = [check_count("lengths", n, least=0) for n in lengths], k.shape[-2]
-    if len(lengths) != ranks or lengths[rank] != n:
-        raise ValueError(
-            f"lengths must hold one length for each of {ranks} ranks, "
-            f"{n} for rank {rank}, got {lengths}"
-        )
-    return lengths
-
-
-def _exchange_lengths(
-    k: Tensor, v: Tensor, settings: dict[str, int], group
-) -> list[int]:
-    """Tell all ranks this one's n and settings; return all n, refuse other settings."""
-    leading = k.shape[:-2].numel()
-    grad = torch.is_grad_enabled() and (k.requires_grad or v.requires_grad)
-    settings = settings | {"leading size": leading, "d": k.shape[-1]}
-    settings |= {"d_v": v.shape[-1], "bytes of a number": k.itemsize, "grad": grad}
-    own = torch.tensor([k.shape[-2], *map(int, settings.values())], device=k.device)
-    every = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(every, own, group=group)
-    lengths, *columns = torch.stack(every, -1).tolist()
-    for name, column in zip(settings, columns, strict=True):
-        if len(set(column)) > 1:
-            raise ValueError(f"{name} must be the same on all ranks, got {column}")
-    return lengths
-
-
-def window_reach(own: range, n: int, window: int, causal: bool = False) -> range:
-    """Positions that the queries at the positions `own` see, of n in all.
-
-    >>> window_reach(range(8, 12), n=14, window=3)
-    range(5, 14)
-    """
-    if not own:
-        return own
-    stop = own.stop if causal else min(n, own.stop + window)
-    return range(max(0, own.start - window), stop)
-
-
-def block_reach(own: range, n: int, block_size: int, causal: bool = False) -> range:
-    """The blocks of the positions `own` and the blocks beside them, of n.
-
-    The run begins where a block begins; if causal, it ends with `own`.
-
-    >>> block_reach(range(9, 10), n=100, block_size=4)
-    range(4, 16)
-    """
-    if not own:
-        return own
-    first, last = own.start // block_size - 1, own[-1] // block_size + 1
-    stop = own.stop if causal else min(n, (last + 1) * block_size)
-    return range(max(0, first * block_size), stop)
-
-
-@dataclass(frozen=True)
-class Halo:
-    """The positions that one rank owns, needs, sends to and receives from each rank.
-
-    What is received, in the order of the ranks, and `own` in its place, are the `run`.
-    The queries at `inner` see none but own positions.
-    """
-
-    own: range
-    run: range
-    inner: range
-    sent: tuple[range, ...]
-    received: tuple[range, ...]
-
-    @property
-    def left(self) -> int:
-        """Tokens of the run before the own ones."""
-        return self.own.start - self.run.start
-
-    @property
-    def right(self) -> int:
-        """Tokens of the run after the own ones."""
-        return self.run.stop - self.own.stop
-
-
-def plan_halo(lengths: Sequence[int], rank: int, reach: Reach) -> Halo:
-    """Work out from the lengths of all shards what a rank sends and receives.
-
-    Args:
-        lengths: Tokens of each rank's shard.
-        rank: Whose plan.
-        reach: Gives, for a range of positions and n, the range that they see.
-
-    >>> reach = partial(window_reach, window=3)
-    >>> halo = plan_halo([4, 2, 5], rank=0, reach=reach)
-    >>> halo.run, halo.received  # rank 1 is too short: a token comes from rank 2
-    (range(0, 7), (range(0, 0), range(4, 6), range(6, 7)))
-    >>> halo.inner
-    range(0, 1)
-    """
-    ends = list(accumulate(lengths))
-    shards = [range(end - n, end) for n, end in zip(lengths, ends, strict=True)]
-    runs = [reach(shard, ends[-1]) for shard in shards]
-    own, run = shards[rank], runs[rank]
-    sent, received = [], []
-    for other, (shard, needed) in enumerate(zip(shards, runs, strict=True)):
-        sent.append(_overlap(own, needed) if other != rank else range(0))
-        received.append(_overlap(shard, run) if other != rank else range(0))
-    inner = _inner(own, ends[-1], reach)
-    return Halo(own, run, inner, tuple(sent), tuple(received))
-
-
-def _inner(own: range, n: int, reach: Reach) -> range:
-    """Own positions that see none but own ones; the farther right, the farther seen."""
-    first = bisect_left(own, own.start, key=lambda i: reach(range(i, i + 1), n).start)
-    stop = bisect_right(own, own.stop, key=lambda i: reach(range(i, i + 1), n).stop)
-    return own[first:stop] if first < stop else own[:0]
-
-
-def _overlap(a: range, b: range) -> range:
-    start, stop = max(a.start, b.start), min(a.stop, b.stop)
-    return range(start, stop) if start < stop else range(0)
-
-
-class SentBytes:
-    """Counts the bytes that this process hands over for other ranks, in a with block.
-
-    Backward passes inside the block count too. The exchange of the lengths does not.
-
-    Attributes:
-        bytes: The count so far.
-
-    >>> with SentBytes() as sent:
-    ...     pass
-    >>> sent.bytes
-    0
-    """
-
-    _open: ClassVar[list[SentBytes]] = []
-
-    def __init__(self):
-        self.bytes = 0
-
-    def __enter__(self) -> SentBytes:
-        SentBytes._open.append(self)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        SentBytes._open.remove(self)
-
-    @classmethod
-    def count(cls, x: Tensor) -> None:
-        """Add the size of x, which is about to be sent, to all open counts."""
-        for sent in cls._open:
-            sent.bytes += x.nbytes
-
-
-class Exchange:
-    """A message to every rank and one from each, on their way while others compute.
-
-    What leaves and what arrives is kept until `wait`, so that its memory is not given
-    to another tensor while it is sent or filled.
-    """
-
-    def __init__(self, halo: Halo, group: torch.distributed.ProcessGroup | None):
-        self.halo, self.group = halo, group
-        self._arriving = self._leaving = self._work = None
-
-    def start(self, x: Tensor, sent: tuple, received: tuple) -> Tensor:
-        """Send the first len(sent[0]) rows of x to rank 0, the next to rank 1, ...
-
-        The result is filled when `wait` returns, not before.
-        """
-        SentBytes.count(x)
-        self._leaving = x.contiguous()
-        self._arriving = x.new_empty(sum(_counts(received)), *x.shape[1:])
-        splits = _counts(received), _counts(sent)
-        self._work = dist.all_to_all_single(
-            self._arriving, self._leaving, *splits, group=self.group, async_op=True
-        )
-        return self._arriving
-
-    def wait(self) -> Tensor:
-        """Return what has come, or raise an error after the group's timeout."""
-        self._work.wait()
-        arrived = self._arriving
-        self._arriving = self._leaving = self._work = None
-        return arrived
-
-
-class SendHalo(torch.autograd.Function):
-    """Sends off what others need; last in the backward pass, adds what they send back.
-
-    The backward pass runs through what was computed between SendHalo and ReceiveHalo
-    while the gradients travel: in both directions it fills the same wait.
-    """
-
-    @staticmethod
-    def forward(x: Tensor, exchange: Exchange) -> Tensor:
-        """Start the exchange of x, (n_r, ...); returns the halo, not yet filled."""
-        halo = exchange.halo
-        leaving = torch.cat([_cut(x, part, halo.own.start) for part in halo.sent])
-        return exchange.start(leaving, halo.sent, halo.received)
-
-    @staticmethod
-    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
-        """Keep the exchange: the way back is the same."""
-        ctx.exchange = inputs[1]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple:
-        """Wait for the gradients that ReceiveHalo has sent off, and add them."""
-        halo, back = ctx.exchange.halo, ctx.exchange.wait()
-        total = back.new_zeros(len(halo.own), *back.shape[1:])
-        for part, more in zip(halo.sent, back.split(_counts(halo.sent)), strict=True):
-            _cut(total, part, halo.own.start).add_(more)
-        return total, None
-
-
-class ReceiveHalo(torch.autograd.Function):
-    """Waits for the halo; first in the backward pass, sends its gradient back."""
-
-    @staticmethod
-    def forward(arriving: Tensor, exchange: Exchange) -> Tensor:
-        """Return the halo, (left + right, ...), filled."""
-        return exchange.wait().view_as(arriving)
-
-    @staticmethod
-    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
-        """Keep the exchange."""
-        ctx.exchange = inputs[1]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple:
-        """Start the exchange of the gradient, (left + right, ...)."""
-        halo = ctx.exchange.halo
-        ctx.exchange.start(grad, halo.received, halo.sent)
-        return grad, None
-
-
-def join_run(x: Tensor, received: Tensor, halo: Halo) -> Tensor:
-    """Put the own tokens x, (n_r, ...), between the two sides of the halo."""
-    return torch.cat([received[: halo.left], x, received[halo.left :]])
-
-
-def _counts(parts: tuple[range, ...]) -> list[int]:
-    return [len(part) for part in parts]
-
-
-def halo_bytes(
-    lengths: Sequence[int],
-    numbers: int,
-    *,
-    window: int | None = None,
-    block_size: int | None = None,
-    causal: bool = False,
-    backward: bool = False,
-    bytes_per_number: int = 4,
-) -> list[int]:
-    """Bytes that each rank sends in a pass of context-parallel attention.
-
-    Eq. (17): the keys and values of w tokens to each neighbour. So with a window w no
-    longer than a shard a rank in the middle sends 2w tokens, w if causal, and one at
-    an end w: nothing depends on n. The backward pass sends a gradient for every message
-    the opposite way, so all ranks together send the same again. The exchange of the
-    lengths, nine integers a rank, is not counted.
-
-    Args:
-        lengths: Tokens of each rank's shard.
-        numbers: Numbers in a token's keys and values: batch * heads * (d + d_v); with
-            key_keep, batch * heads * (d + d_v + 1).
-        window: w, for local attention.
-        block_size: b, for block attention, instead of window.
-        causal: Whether no key after the query is seen.
-        backward: Count the backward pass, not the forward pass.
-        bytes_per_number: 4 for float32, 2 for bfloat16.
-
-    Returns:
-        One count for each rank.
-
-    Raises:
-        TypeError: If not exactly one of window and block_size is given.
-        ValueError: If an argument is too small.
-
-    >>> halo_bytes([1000, 1000, 1000, 1000], numbers=128, window=10)
-    [5120, 10240, 10240, 5120]
-    """
-    reach = _reach(window, block_size, causal)
-    lengths = [check_count("lengths", length, least=0) for length in lengths]
-    token = check_count("numbers", numbers, least=1)
-    token *= check_count("bytes_per_number", bytes_per_number, least=1)
-    plans = [plan_halo(lengths, rank, reach) for rank in range(len(lengths))]
-    parts = [plan.received if backward else plan.sent for plan in plans]
-    return [token * sum(_counts(part)) for part in parts]
-
-
-def _reach(window: int | None, block_size: int | None, causal: bool) -> Reach:
-    if (window is None) == (block_size is None):
-        raise TypeError(
-            "give exactly one of window and block_size, "
-            f"got window={window!r} and block_size={block_size!r}"
-        )
-    if window is not None:
-        return partial(window_reach, window=check_window(window), causal=causal)
-    b = check_block(0, None, block_size)
-    return partial(block_reach, block_size=b, causal=causal)

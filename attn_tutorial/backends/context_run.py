@@ -34,10 +34,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from attn_tutorial.backends.context_parallel import (
-    SentBytes,
     context_local_attention,
     context_sparse_attention,
 )
+from attn_tutorial.backends.exchange import SentBytes
 from attn_tutorial.backends.ring import all_gather_attention, ring_attention
 from attn_tutorial.dense import attention
 from attn_tutorial.local import local_attention

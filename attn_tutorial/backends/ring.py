@@ -14,15 +14,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from attn_tutorial.backends.context_parallel import (
+from attn_tutorial.backends.exchange import (
     Exchange,
     ReceiveHalo,
     SendHalo,
     SentBytes,
     agree_on_lengths,
-    join_run,
-    plan_halo,
 )
+from attn_tutorial.backends.halo import join_run, plan_halo
 from attn_tutorial.checks import (
     check_count,
     check_qkv,
