@@ -9,7 +9,7 @@ from conftest import ROOT
 
 from attn_tutorial.experiments.__main__ import main
 from attn_tutorial.experiments.comparison import LEAST_SEEDS
-from attn_tutorial.experiments.pictures import FIGURES
+from attn_tutorial.experiments.figures.results import FIGURES
 from attn_tutorial.experiments.records import SCHEMA, Record, load, record_path
 from attn_tutorial.experiments.registry import EXPERIMENTS
 from attn_tutorial.experiments.runner import pending

@@ -14,16 +14,6 @@ import torch
 from conftest import ROOT
 
 from attn_tutorial import cost, patterns
-from attn_tutorial.experiments import (
-    corpora,
-    language_model,
-    latch,
-    optimisers,
-    recall,
-    structure,
-    tagging,
-    translation,
-)
 from attn_tutorial.experiments.__main__ import main
 from attn_tutorial.experiments.comparison import (
     apart,
@@ -31,22 +21,32 @@ from attn_tutorial.experiments.comparison import (
     difference,
     judgement,
 )
-from attn_tutorial.experiments.models import kv_bytes, training_flops
-from attn_tutorial.experiments.named import named_pattern, named_patterns
-from attn_tutorial.experiments.number_words import english, german
-from attn_tutorial.experiments.pictures import (
+from attn_tutorial.experiments.data import corpora
+from attn_tutorial.experiments.data.number_words import english, german
+from attn_tutorial.experiments.data.roles import BY_SCOPE, ROLES, roles
+from attn_tutorial.experiments.figures.results import (
     FIGURES,
     bits_against_full,
     latch_blocks,
 )
+from attn_tutorial.experiments.models import kv_bytes, training_flops
+from attn_tutorial.experiments.named import named_pattern, named_patterns
 from attn_tutorial.experiments.records import FOLDER, SCHEMA, Record, Run, Runs, load
 from attn_tutorial.experiments.registry import EXPERIMENTS
-from attn_tutorial.experiments.roles import BY_SCOPE, ROLES, roles
 from attn_tutorial.experiments.runner import (
     Experiment,
     Tuning,
     pending,
     run_experiment,
+)
+from attn_tutorial.experiments.studies import (
+    language_model,
+    latch,
+    optimisers,
+    recall,
+    structure,
+    tagging,
+    translation,
 )
 from attn_tutorial.networks.tasks import IGNORE
 

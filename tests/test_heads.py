@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from attn_tutorial import patterns
-from attn_tutorial.experiments import inside
+from attn_tutorial.experiments.studies import inside
 from attn_tutorial.instruments.heads import (
     entropy,
     gradient_size,

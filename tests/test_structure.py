@@ -7,11 +7,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from attn_tutorial import patterns
 from attn_tutorial.dense import attention
-from attn_tutorial.experiments import regularisation, step_time, structure, tradeoffs
-from attn_tutorial.experiments.language_model import BYTES
+from attn_tutorial.experiments.figures import tradeoffs
 from attn_tutorial.experiments.models import build
 from attn_tutorial.experiments.records import Run, Runs
-from attn_tutorial.experiments.structure import LinearAttention, LowRankAttention
+from attn_tutorial.experiments.studies import regularisation, step_time, structure
+from attn_tutorial.experiments.studies.language_model import BYTES
+from attn_tutorial.experiments.studies.structure import (
+    LinearAttention,
+    LowRankAttention,
+)
 from attn_tutorial.networks import dispatch
 from attn_tutorial.networks.layers import MultiHeadAttention
 

@@ -7,9 +7,9 @@ import torch
 
 import attn_tutorial as at
 from attn_tutorial.cost import influence_spread
-from attn_tutorial.experiments import window_advice
 from attn_tutorial.experiments.models import WINDOWS
 from attn_tutorial.experiments.records import FOLDER, Run, Runs, load, record_path
+from attn_tutorial.experiments.studies import window_advice
 from attn_tutorial.experiments.window_rules import (
     NAIVE,
     RULES,

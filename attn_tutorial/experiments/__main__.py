@@ -65,7 +65,7 @@ def report(options: argparse.Namespace) -> int:
 
 
 def _save_figures(name: str, runs: Runs, folder: Path) -> None:
-    from attn_tutorial.experiments.pictures import FIGURES  # needs matplotlib
+    from attn_tutorial.experiments.figures.results import FIGURES
 
     folder.mkdir(parents=True, exist_ok=True)
     for number, draw in enumerate(FIGURES.get(name, ()), 1):

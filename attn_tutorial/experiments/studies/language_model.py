@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from attn_tutorial.experiments.corpora import fingerprint, source_bytes, windows_of
+from attn_tutorial.experiments.data.corpora import fingerprint, source_bytes, windows_of
 from attn_tutorial.experiments.models import (
     build,
     evidence,

@@ -11,10 +11,10 @@ import functools
 import torch
 from torch import Generator, Tensor
 
-from attn_tutorial.experiments.corpora import part_of, source_files
+from attn_tutorial.experiments.data.corpora import part_of, source_files
+from attn_tutorial.experiments.data.roles import BY_SCOPE, ROLES, roles
 from attn_tutorial.experiments.models import build, evidence, labels, share, train_as
 from attn_tutorial.experiments.records import Result, Runs, Setting
-from attn_tutorial.experiments.roles import BY_SCOPE, ROLES, roles
 from attn_tutorial.experiments.runner import Experiment, Tuning
 from attn_tutorial.experiments.tables import table
 

@@ -22,11 +22,11 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from attn_tutorial.experiments import language_model
-from attn_tutorial.experiments.corpora import source_bytes
+from attn_tutorial.experiments.data.corpora import source_bytes
 from attn_tutorial.experiments.models import WINDOWS, build, labels, share, train_as
 from attn_tutorial.experiments.records import Result, Runs, Setting
 from attn_tutorial.experiments.runner import Experiment
+from attn_tutorial.experiments.studies import language_model
 from attn_tutorial.experiments.tables import table
 from attn_tutorial.instruments.distances import distance_profile
 from attn_tutorial.instruments.heads import (

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from attn_tutorial.experiments.models import WINDOWS
 from attn_tutorial.experiments.records import Runs
-from attn_tutorial.experiments.window_advice import CONTEXTS, tasks
+from attn_tutorial.experiments.studies.window_advice import CONTEXTS, tasks
 from attn_tutorial.experiments.window_rules import RULES, Outcome, Task
 from attn_tutorial.plots import COLORS, CYCLE, Picture, lines, picture
 

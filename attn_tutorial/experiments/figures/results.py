@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from attn_tutorial.experiments.advice_figures import advice, loss_by_context
-from attn_tutorial.experiments.inside_figures import (
+from attn_tutorial.experiments.figures.advice import advice, loss_by_context
+from attn_tutorial.experiments.figures.inside import (
     agreement,
     copying_by_period,
     course_of_copying,
     every_head,
 )
-from attn_tutorial.experiments.language_model import BANDS
-from attn_tutorial.experiments.latch import VALUES, edge
+from attn_tutorial.experiments.figures.tradeoffs import pareto, remedies
 from attn_tutorial.experiments.models import WINDOWS
-from attn_tutorial.experiments.optimisers import best_rates
 from attn_tutorial.experiments.records import Run, Runs
-from attn_tutorial.experiments.tradeoffs import pareto, remedies
+from attn_tutorial.experiments.studies.language_model import BANDS
+from attn_tutorial.experiments.studies.latch import VALUES, edge
+from attn_tutorial.experiments.studies.optimisers import best_rates
 from attn_tutorial.plots import COLORS, CYCLE, MARKERS, Picture, lines, picture
 
 __all__ = [

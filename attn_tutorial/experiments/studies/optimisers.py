@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import torch
 
-from attn_tutorial.experiments.corpora import source_bytes
-from attn_tutorial.experiments.language_model import BYTES, QUICK, SMALL, train_on
+from attn_tutorial.experiments.data.corpora import source_bytes
 from attn_tutorial.experiments.models import build
 from attn_tutorial.experiments.records import Result, Runs, Setting
 from attn_tutorial.experiments.runner import Experiment
+from attn_tutorial.experiments.studies.language_model import (
+    BYTES,
+    QUICK,
+    SMALL,
+    train_on,
+)
 from attn_tutorial.experiments.tables import table
 
 __all__ = ["EXPERIMENT", "best_rates", "settings", "train"]

@@ -21,11 +21,9 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from attn_tutorial.experiments import language_model, recall, tagging
 from attn_tutorial.experiments.comparison import LEAST_SEEDS
-from attn_tutorial.experiments.corpora import source_bytes, windows_of
-from attn_tutorial.experiments.latch import NOISE, VALUES
-from attn_tutorial.experiments.latch import draw as draw_latch
+from attn_tutorial.experiments.data.corpora import source_bytes, windows_of
+from attn_tutorial.experiments.data.roles import ROLES
 from attn_tutorial.experiments.models import (
     RISE,
     build,
@@ -43,8 +41,10 @@ from attn_tutorial.experiments.records import (
     load,
     record_path,
 )
-from attn_tutorial.experiments.roles import ROLES
 from attn_tutorial.experiments.runner import Experiment
+from attn_tutorial.experiments.studies import language_model, recall, tagging
+from attn_tutorial.experiments.studies.latch import NOISE, VALUES
+from attn_tutorial.experiments.studies.latch import draw as draw_latch
 from attn_tutorial.experiments.tables import table
 from attn_tutorial.experiments.window_rules import RULES, Task, score
 from attn_tutorial.instruments.advice import advise_window

@@ -11,9 +11,9 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from attn_tutorial.experiments.data.number_words import english, german
 from attn_tutorial.experiments.models import counted, train_as
 from attn_tutorial.experiments.named import named_pattern
-from attn_tutorial.experiments.number_words import english, german
 from attn_tutorial.experiments.records import Result, Runs, Setting
 from attn_tutorial.experiments.runner import Experiment, Tuning
 from attn_tutorial.experiments.tables import table

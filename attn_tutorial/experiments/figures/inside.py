@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attn_tutorial.experiments.inside import PERIODS
 from attn_tutorial.experiments.named import named_patterns
 from attn_tutorial.experiments.records import Run, Runs
+from attn_tutorial.experiments.studies.inside import PERIODS
 from attn_tutorial.networks.transformer import layer_patterns
 from attn_tutorial.patterns import dense_mask
 from attn_tutorial.plots import COLORS, CYCLE, DASHES, MARKERS, Picture, lines, picture

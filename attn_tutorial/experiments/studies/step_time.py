@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from attn_tutorial.experiments import structure
-from attn_tutorial.experiments.corpora import source_bytes, windows_of
-from attn_tutorial.experiments.language_model import BYTES, QUICK
+from attn_tutorial.experiments.data.corpora import source_bytes, windows_of
 from attn_tutorial.experiments.models import build
 from attn_tutorial.experiments.records import Result, Runs, Setting
 from attn_tutorial.experiments.runner import Experiment
+from attn_tutorial.experiments.studies import structure
+from attn_tutorial.experiments.studies.language_model import BYTES, QUICK
 from attn_tutorial.experiments.tables import table
 from attn_tutorial.networks.training import OPTIMIZERS, Optimizers
 

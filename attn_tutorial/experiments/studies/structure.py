@@ -16,12 +16,17 @@ from torch.nn.functional import elu
 
 from attn_tutorial import patterns
 from attn_tutorial.cost import kept_pairs
-from attn_tutorial.experiments.corpora import source_bytes
-from attn_tutorial.experiments.language_model import BYTES, QUICK, SMALL, train_on
+from attn_tutorial.experiments.data.corpora import source_bytes
 from attn_tutorial.experiments.models import build, kv_bytes
 from attn_tutorial.experiments.named import named_patterns
 from attn_tutorial.experiments.records import Result, Runs, Setting
 from attn_tutorial.experiments.runner import Experiment, Tuning
+from attn_tutorial.experiments.studies.language_model import (
+    BYTES,
+    QUICK,
+    SMALL,
+    train_on,
+)
 from attn_tutorial.experiments.tables import table
 from attn_tutorial.networks.dispatch import pattern_attention
 from attn_tutorial.networks.layers import Rotary

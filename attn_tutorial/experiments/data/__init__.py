@@ -1,0 +1,1 @@
+"""Texts and labels that the studies train on."""

@@ -1,0 +1,1 @@
+"""Studies: each asks one question, trains for it, and reports the answer."""
