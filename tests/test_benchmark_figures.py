@@ -3,9 +3,9 @@
 import pytest
 from matplotlib.colors import to_hex
 
-from attn_tutorial import plots
 from attn_tutorial.benchmark import Case, Plan, Record, Records, figures
 from attn_tutorial.benchmark import here as live
+from attn_tutorial.pictures import plots
 
 LENGTHS = (512, 1024, 2048)
 

@@ -7,7 +7,7 @@ import numpy
 import pytest
 import torch
 
-from attn_tutorial import explore, frames
+from attn_tutorial.pictures import explore, frames
 
 
 def band(n, window):
@@ -251,7 +251,7 @@ def test_live_calls_back_and_says_one_sentence():
 
 def test_live_shows_pictures_frames_and_errors():
     pytest.importorskip("ipywidgets")
-    plots = pytest.importorskip("attn_tutorial.plots")
+    plots = pytest.importorskip("attn_tutorial.pictures.plots")
 
     def answer(kind):
         if kind == "picture":

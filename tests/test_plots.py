@@ -9,7 +9,7 @@ import torch
 
 matplotlib = pytest.importorskip("matplotlib")
 
-from attn_tutorial import plots  # noqa: E402
+from attn_tutorial.pictures import plots
 
 
 def band(n, window):
@@ -113,7 +113,7 @@ def test_reader_settings_do_not_change_the_picture():
 
 def test_no_pyplot_is_imported():
     code = (
-        "import sys, attn_tutorial.plots as p;"
+        "import sys, attn_tutorial.pictures.plots as p;"
         "p.bars({'a': 1}, title='t', ylabel='y', alt='a')._repr_png_();"
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )

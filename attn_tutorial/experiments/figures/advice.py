@@ -8,7 +8,7 @@ from attn_tutorial.experiments.models import WINDOWS
 from attn_tutorial.experiments.records import Runs
 from attn_tutorial.experiments.studies.window_advice import CONTEXTS, tasks
 from attn_tutorial.experiments.window_rules import RULES, Outcome, Task
-from attn_tutorial.plots import COLORS, CYCLE, Picture, lines, picture
+from attn_tutorial.pictures.plots import COLORS, CYCLE, Picture, lines, picture
 
 __all__ = ["advice", "advice_by_rule", "loss_by_context", "regained"]
 

@@ -9,7 +9,15 @@ from attn_tutorial.experiments.records import Run, Runs
 from attn_tutorial.experiments.studies.inside import PERIODS
 from attn_tutorial.networks.transformer import layer_patterns
 from attn_tutorial.patterns import dense_mask
-from attn_tutorial.plots import COLORS, CYCLE, DASHES, MARKERS, Picture, lines, picture
+from attn_tutorial.pictures.plots import (
+    COLORS,
+    CYCLE,
+    DASHES,
+    MARKERS,
+    Picture,
+    lines,
+    picture,
+)
 
 __all__ = [
     "agreement",

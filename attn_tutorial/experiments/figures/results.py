@@ -21,7 +21,7 @@ from attn_tutorial.experiments.records import Run, Runs
 from attn_tutorial.experiments.studies.language_model import BANDS
 from attn_tutorial.experiments.studies.latch import VALUES, edge
 from attn_tutorial.experiments.studies.optimisers import best_rates
-from attn_tutorial.plots import COLORS, CYCLE, MARKERS, Picture, lines, picture
+from attn_tutorial.pictures.plots import COLORS, CYCLE, MARKERS, Picture, lines, picture
 
 __all__ = [
     "FIGURES",

@@ -12,7 +12,7 @@ from typing import Any
 from attn_tutorial.experiments.comparison import apart, judgement
 from attn_tutorial.experiments.records import Runs
 from attn_tutorial.experiments.studies.regularisation import OPTIONS, remedy
-from attn_tutorial.plots import COLORS, CYCLE, MARKERS, Picture, picture
+from attn_tutorial.pictures.plots import COLORS, CYCLE, MARKERS, Picture, picture
 
 __all__ = ["COSTS", "dominated_by", "effects", "pareto", "remedies", "rivals"]
 

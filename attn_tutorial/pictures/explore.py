@@ -16,7 +16,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from attn_tutorial.frames import (
+from attn_tutorial.pictures.frames import (
     STYLE,
     Frame,
     beside,

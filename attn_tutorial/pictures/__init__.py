@@ -1,0 +1,1 @@
+"""Pictures: figures for print, frames that move in a page, one palette."""
