@@ -42,7 +42,8 @@ class MultiHeadAttention(nn.Module):
         TypeError, ValueError: If an argument has the wrong type or size.
 
     Example:
-        >>> layer = MultiHeadAttention(8, num_heads=2, pattern=patterns.local(1))
+        >>> from attn_tutorial.patterns import local
+        >>> layer = MultiHeadAttention(8, num_heads=2, pattern=local(1))
         >>> layer(torch.zeros(3, 5, 8)).shape
         torch.Size([3, 5, 8])
     """

@@ -26,7 +26,8 @@ def layer_patterns(pattern: Patterns, num_layers: int) -> list[Pattern | None]:
     """Say which pattern each layer has: the one given, or several in turn.
 
     Example:
-        >>> near = patterns.local(4)
+        >>> from attn_tutorial.patterns import local
+        >>> near = local(4)
         >>> layer_patterns([near, near, near, None], 8).index(None)  # 3 local, 1 full
         3
     """
