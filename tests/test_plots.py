@@ -9,7 +9,7 @@ import torch
 
 matplotlib = pytest.importorskip("matplotlib")
 
-from attn_tutorial.pictures import plots
+from attn_tutorial.pictures import plots  # noqa: E402
 
 
 def band(n, window):
@@ -131,7 +131,7 @@ def test_core_needs_no_matplotlib():
 def test_notebook_stores_image_and_description_only(before):
     nbformat = pytest.importorskip("nbformat")
     client = pytest.importorskip("nbclient")
-    cell = "from attn_tutorial import plots\n"
+    cell = "from attn_tutorial.pictures import plots\n"
     cell += "plots.bars({'a': 1}, title='t', ylabel='y', alt='One bar.')"
     sources = [f"{before}; None" if before else "None", cell]
     cells = [nbformat.v4.new_code_cell(source) for source in sources]

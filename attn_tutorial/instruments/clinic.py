@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from attn_tutorial import cost, patterns
-from attn_tutorial.checks import check_count, check_window
+from attn_tutorial.checks import check_count, check_radius
 from attn_tutorial.dense import attention
 from attn_tutorial.local import local_attention
 from attn_tutorial.patterns import Pattern
@@ -54,7 +54,7 @@ def one_sided(window: int) -> Pattern:
                 [1, 1, 1],
                 [0, 1, 1]], dtype=torch.int32)
     """
-    window = check_window(window)
+    window = check_radius(window)
     return Pattern(
         "one_sided", (("window", window),), keep=lambda i, j: i - j <= window
     )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from attn_tutorial import patterns
-from attn_tutorial.checks import check_window
+from attn_tutorial.checks import check_radius
 from attn_tutorial.networks.layers import MultiHeadAttention
 from attn_tutorial.networks.tasks import IGNORE
 from attn_tutorial.networks.transformer import Transformer
@@ -44,7 +44,7 @@ def with_window(model: Transformer, window: int | list[int]) -> Transformer:
         >>> model.blocks[0].mixer.pattern
         local(window=3)
     """
-    return _with(model, window, lambda w: patterns.local(check_window(w)))
+    return _with(model, window, lambda w: patterns.local(check_radius(w)))
 
 
 def with_blocks(model: Transformer, block_size: int | list[int]) -> Transformer:
