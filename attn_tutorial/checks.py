@@ -216,7 +216,7 @@ def check_keep(keep: Tensor | None, q: Tensor, k: Tensor) -> None:
     if keep.ndim not in (2, len(shape)) or not _fits(keep, shape):
         repair = _with_axes("keep", keep, shape, inner=2)
         raise ValueError(
-            f"keep must have shape {shape[-2:]} or {shape}, "
+            f"keep must have shape {_either(shape[-2:], shape)}, "
             f"got {tuple(keep.shape)}{repair}"
         )
 
@@ -234,9 +234,13 @@ def check_key_keep(key_keep: Tensor | None, k: Tensor) -> None:
     if not fits or key_keep.shape[-1] != shape[-1]:
         repair = _with_axes("key_keep", key_keep, shape, inner=1)
         raise ValueError(
-            f"key_keep must have shape {shape[-1:]} or {shape}, "
+            f"key_keep must have shape {_either(shape[-1:], shape)}, "
             f"got {tuple(key_keep.shape)}{repair}"
         )
+
+
+def _either(short: tuple[int, ...], long: tuple[int, ...]) -> str:
+    return str(short) if short == long else f"{short} or {long}"
 
 
 def _check_mask(name: str, mask: Tensor, device: torch.device) -> None:

@@ -90,6 +90,6 @@ def attention_weights(
         scores = q.to(exact) @ k.to(exact).mT * scale
     if keep is None:
         return scores.softmax(-1).to(q.dtype)
-    some = keep.any(-1, keepdim=True)  # a row of -inf alone would give NaN
-    scores = scores.masked_fill(~keep & some, float("-inf")).masked_fill(~some, 0.0)
+    lowest = torch.finfo(exact).min  # a row of -inf alone would give NaN
+    scores = scores.masked_fill(~keep, lowest)
     return scores.softmax(-1).masked_fill(~keep, 0.0).to(q.dtype)

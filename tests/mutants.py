@@ -58,33 +58,12 @@ CHAPTERS = {
 
 MUTANTS = [
     # patterns: wrong sets of pairs
-    Mutant("patterns", "lambda i, j: j <= i)", "lambda i, j: j < i)"),
-    Mutant("patterns", "lambda i, j: j <= i)", "lambda i, j: j >= i)"),
-    Mutant("patterns", "(i - j).abs() <= window\n", "(i - j).abs() < window\n"),
-    Mutant("patterns", "(i - j).abs() <= window\n", "(i - j).abs() <= window + 1\n"),
-    Mutant("patterns", "(i - j).abs() <= window\n", "(i - j) <= window\n"),
-    Mutant(
-        "patterns", "(i // size - j // size).abs() <= 1", "(i // size == j // size)"
-    ),
-    Mutant("patterns", "(i // size - j // size).abs() <= 1", "(i - j).abs() <= size"),
     Mutant("patterns", "(i < count) | (j < count)", "(i < count) & (j < count)"),
     Mutant("patterns", "(i < count) | (j < count)", "(i <= count) | (j <= count)"),
     Mutant("patterns", "(i < count) | (j < count)", "(j < count)"),
-    Mutant("patterns", "((i - j).abs() <= window * step)", "((i - j).abs() <= window)"),
     Mutant("patterns", "& ((i - j) % step == 0)", "& ((i + j) % step == 0)"),
     Mutant("patterns", "(i - j) % stride == 0", "(i - j) % stride == 1"),
     Mutant("patterns", "[i // size, j // size]", "[j // size, i // size]"),
-    Mutant(
-        "patterns",
-        '"union", patterns, torch.logical_or',
-        '"union", patterns, torch.logical_and',
-    ),
-    Mutant(
-        "patterns",
-        '"intersection", patterns, torch.logical_and',
-        '"intersection", patterns, torch.logical_xor',
-    ),
-    Mutant("patterns", "for pattern in patterns[1:]:", "for pattern in patterns[2:]:"),
     Mutant("patterns", "n_k = n_q if n_k is None", "n_k = n_q + 1 if n_k is None"),
     Mutant(
         "patterns",
@@ -93,13 +72,6 @@ MUTANTS = [
     ),
     Mutant("patterns", "manual_seed(seed)", "manual_seed(0)"),
     # dense: the reference itself
-    Mutant("dense", ".masked_fill(~keep, float", ".masked_fill(keep, float"),
-    Mutant("dense", "* check_scale(scale, q.shape[-1])", "* check_scale(scale, 1)"),
-    Mutant(
-        "dense",
-        "* check_scale(scale, q.shape[-1])",
-        "/ check_scale(scale, q.shape[-1])",
-    ),
     Mutant("dense", "scores.softmax(-1).to", "scores.softmax(-2).to"),
     Mutant("dense", "scores.softmax(-1).masked", "scores.softmax(-2).masked"),
     Mutant("dense", ".softmax(-1).masked_fill(~keep, 0.0)", ".softmax(-1)"),
@@ -137,16 +109,10 @@ MUTANTS = [
         'return (2 + check_count("expansion"',
         'return (4 + check_count("expansion"',
     ),
-    Mutant("cost", "last = stop - 1 if causal", "last = stop if causal"),
-    Mutant("cost", "_span(base, stop - 1, n)[1]", "_span(base, start, n)[1]"),
-    Mutant("cost", "(block + layers + 1) * size) - 1", "(block + layers) * size) - 1"),
-    Mutant("cost", 'step = layers * base["window"]', 'step = base["window"]'),
     Mutant(
         "cost", "(layers > 1 or position < count)", "(layers > 2 or position < count)"
     ),
-    Mutant("cost", "+ min(count, first)", "+ count"),
     Mutant("cost", "return min(2, layers)", "return layers"),
-    Mutant("cost", '-(-(n - 1) // base["window"])', '(n - 1) // base["window"]'),
     Mutant("cost", "window * (window + 1) / 3", "window * (window + 1) / 12"),
     # cost: tiles on a grid
     Mutant("cost", "last // columns - first // columns + 1", "last // columns + 1"),
@@ -172,41 +138,18 @@ MUTANTS = [
     Mutant("local", "max(0, i - window)", "max(0, i - window + 1)"),
     Mutant("local", "i if causal else i + window)", "i + window)"),
     Mutant("local", "@ keys.mT / d**0.5", "@ keys.mT / d"),
-    Mutant("local", "patterns.local(window)", "patterns.local(window + 1)"),
-    Mutant("local", "pattern &= patterns.causal()", "pass"),
-    Mutant("local", "window_tile(min(", "window_tile(-1 + min("),
-    Mutant("local", "0 if causal else window)", "window if causal else 0)"),
-    Mutant("local", "tiles, key_keep, scale)", "tiles, None, scale)"),
     # sparse: the blocks
     Mutant("sparse", "b = min(check_block", "b = 1 + min(check_block"),
     Mutant("sparse", "adjacent_blocks(b) &", "adjacent_blocks(b) |"),
-    Mutant("sparse", "if causal:\n", "if False:\n"),
     Mutant("sparse", "block_size + first, right", "block_size, right"),
     Mutant("sparse", "2 * block_size - end", "2 * block_size - end - 1"),
     Mutant("sparse", "range(0, block_size, rows)", "range(0, block_size - 1, rows)"),
-    Mutant("sparse", "tiles, key_keep, scale)", "tiles, key_keep)"),
     # tiled: edges, masks and the hand-written backward pass
     Mutant("tiled", "masked_fill_(~keep, -math.inf)", "masked_fill_(keep, -math.inf)"),
-    Mutant(
-        "tiled",
-        "pattern(None, None, query[:, None], key)",
-        "pattern(None, None, key, query[:, None])",
-    ),
-    Mutant("tiled", "rows = min(self.rows, n - query)", "rows = self.rows"),
-    Mutant("tiled", "max(0, query - self.left)", "max(0, query - self.left + 1)"),
-    Mutant(
-        "tiled",
-        "min(n, query + rows + self.right)",
-        "min(n, query + rows + self.right - 1)",
-    ),
-    Mutant("tiled", "cut : cut + stop - start", ": stop - start"),
-    Mutant("tiled", "// self.step + 1\n", "// self.step + 2\n"),
     Mutant(
         "tiled", "(head, step * row, row, feature)", "(head, size * row, row, feature)"
     ),
     Mutant("tiled", "x.storage_offset() + start * row", "start * row"),
-    Mutant("tiled", "padding + self.bias", "padding"),
-    Mutant("tiled", "if key_bias is None:\n", "if True:\n"),
     Mutant("tiled", "q = q * scale\n", "pass\n"),
     Mutant("tiled", "weights += bias", "pass"),
     Mutant("tiled", "torch.softmax(weights, -1, out", "torch.softmax(weights, -2, out"),
@@ -218,12 +161,35 @@ MUTANTS = [
     Mutant("tiled", "slice(first, None, apart)", "slice(first, None, 2 * apart)"),
     Mutant("tiled", "min(apart, len(k))", "min(apart, len(k) - 1)"),
     Mutant("tiled", "weights.masked_fill_(bias == -math.inf, 0)", "pass"),
+    Mutant("tiled", "x.float() if x.itemsize < 4 else x", "x"),
+    # positions, sides, shared heads
+    Mutant("patterns", "return j <= i\n", "return j < i\n"),
+    Mutant("patterns", "return j <= i\n", "return j >= i\n"),
+    Mutant("patterns", "(j >= i - left) & (j", "(j > i - left) & (j"),
+    Mutant("patterns", "& (j <= i + right)", "& (j <= i + left)"),
+    Mutant(
+        "patterns", "(i // size - j // size).abs() <= beside", "(i - j).abs() <= size"
+    ),
+    Mutant("patterns", "pattern.keep(i + first, j)", "pattern.keep(i - first, j)"),
+    Mutant("patterns", "reduce(torch.logical_or", "reduce(torch.logical_and"),
+    Mutant("patterns", "min(right * step, FAR)", "min(right, FAR)"),
+    Mutant("patterns", "(number(i) == number(j))", "(number(i) <= number(j))"),
+    Mutant("dense", "scores.masked_fill(~keep, lowest)", "scores"),
+    Mutant("dense", "scale = check_scale(scale, q.shape[-1])", "scale = 1.0"),
+    Mutant("local", "max(first + n_q - 1, 0)", "max(n_q - 2, 0)"),
+    Mutant("local", "right = 0 if causal else min", "right = min"),
+    Mutant("local", "left, 0 if causal else right)", "left, right)"),
+    Mutant("sparse", "patterns.causal() if causal else None", "patterns.causal()"),
+    Mutant("tiled", "bottom = max(place, first), min", "bottom = max(place, 0), min"),
+    Mutant("tiled", "// self.step + 1, most", "// self.step + 2, most"),
+    Mutant("tiled", "place >= max(first, self.left)", "place >= first"),
+    Mutant("tiled", "hidden + self.bias", "hidden"),
+    Mutant("tiled", "mean = mean - more", "mean = mean + more"),
     Mutant(
         "tiled",
-        "masked_fill_(~key_keep, -math.inf)",
-        "masked_fill_(key_keep, -math.inf)",
+        "bias.masked_fill_(~keep, -math.inf)",
+        "bias.masked_fill_(keep, -math.inf)",
     ),
-    Mutant("tiled", "x.float() if x.itemsize < 4 else x", "x"),
 ]
 
 

@@ -8,6 +8,7 @@ from itertools import cycle, islice
 import torch
 from torch import Tensor, nn
 
+from attn_tutorial.checks import check_count
 from attn_tutorial.networks.layers import (
     Block,
     MultiHeadAttention,
