@@ -167,9 +167,7 @@ MUTANTS = [
     Mutant("patterns", "return j <= i\n", "return j >= i\n"),
     Mutant("patterns", "(j >= i - left) & (j", "(j > i - left) & (j"),
     Mutant("patterns", "& (j <= i + right)", "& (j <= i + left)"),
-    Mutant(
-        "patterns", "(i // size - j // size).abs() <= beside", "(i - j).abs() <= size"
-    ),
+    Mutant("patterns", " - j // size).abs() <= beside", " - j // size) <= beside"),
     Mutant("patterns", "pattern.keep(i + first, j)", "pattern.keep(i - first, j)"),
     Mutant("patterns", "reduce(torch.logical_or", "reduce(torch.logical_and"),
     Mutant("patterns", "min(right * step, FAR)", "min(right, FAR)"),
