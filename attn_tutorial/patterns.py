@@ -140,6 +140,10 @@ def _keep_causal(i: Tensor, j: Tensor) -> Tensor:
     return j <= i
 
 
+def _keep_near(i: Tensor, j: Tensor, window: int) -> Tensor:
+    return (i - j).abs() <= window
+
+
 def _keep_local(i: Tensor, j: Tensor, left: int, right: int) -> Tensor:
     return (j >= i - left) & (j <= i + right)
 
@@ -216,9 +220,11 @@ def local(window: int | tuple[int, int]) -> Pattern:
                 [0, 0, 1, 1]], dtype=torch.int32)
     """
     left, right = check_window(window)
-    value = left if left == right else (left, right)
+    if left == right:
+        keep = partial(_keep_near, window=min(left, FAR))
+        return Pattern("local", (("window", left),), keep=keep)
     keep = partial(_keep_local, left=min(left, FAR), right=min(right, FAR))
-    return Pattern("local", (("window", value),), keep=keep)
+    return Pattern("local", (("window", (left, right)),), keep=keep)
 
 
 def adjacent_blocks(block_size: int) -> Pattern:
