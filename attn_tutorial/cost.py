@@ -301,13 +301,50 @@ def computed_pairs(pattern: Pattern, n: int, tile: int) -> int:
 
 def _runs(pattern: Pattern, n: int, rows: int) -> Iterator[tuple[int, int, int]]:
     """Queries, first key and last key of each tile of ``rows`` queries."""
-    _, base, count = _take_apart(pattern)
+    try:
+        _, base, count = _take_apart(pattern)
+    except ValueError:
+        yield from _seen_runs(pattern, n, rows)
+        return
     if count or base is None:
         raise ValueError(f"pattern must have no global tokens, got {pattern!r}")
     for start in range(0, n, rows):
         queries = range(start, min(start + rows, n))
         keys = run(pattern, queries, n)
         yield len(queries), keys[0], keys[-1]
+
+
+def _seen_runs(pattern: Pattern, n: int, rows: int) -> Iterator[tuple[int, int, int]]:
+    """The same for a pattern without a closed form: looked up, a tile at a time."""
+    for queries, met in _seen_keys(pattern, n, rows):
+        places = met.nonzero()
+        ends = places[[0, -1], 0].tolist() if len(places) else (0, -1)
+        yield queries, *ends
+
+
+def _seen_keys(
+    pattern: Pattern, n: int, rows: int, columns: int = 1
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Queries of each tile, and which keys, or groups of keys, any of them keeps."""
+    check_length(pattern, n, n)
+    for start in range(0, n, rows):
+        i = torch.arange(start, min(start + rows, n))[:, None]
+        met = pattern.keep(i, torch.arange(n)).expand(len(i), n).any(0)
+        missing = -n % columns
+        groups = torch.nn.functional.pad(met, (0, missing)).view(-1, columns)
+        yield len(i), groups.any(-1)
+
+
+def _met(pattern: Pattern, n: int, rows: int, columns: int) -> Iterator[range | list]:
+    """Groups of ``columns`` keys that each tile of ``rows`` queries meets."""
+    try:
+        _take_apart(pattern)
+    except ValueError:
+        for _, groups in _seen_keys(pattern, n, rows, columns):
+            yield groups.nonzero()[:, 0].tolist()
+        return
+    for _, first, last in _runs(pattern, n, rows):
+        yield range(first // columns, last // columns + 1)
 
 
 def tile_tax(pattern: Pattern, n: int, tile: int) -> float:
@@ -348,10 +385,7 @@ def grid_pairs(pattern: Pattern, n: int, rows: int, columns: int) -> int:
     n = check_count("n", n, least=0)
     rows = check_count("rows", rows, least=1)
     columns = check_count("columns", columns, least=1)
-    tiles = (
-        last // columns - first // columns + 1
-        for _, first, last in _runs(pattern, n, rows)
-    )
+    tiles = (len(groups) for groups in _met(pattern, n, rows, columns))
     return sum(tiles) * rows * columns
 
 
@@ -394,11 +428,12 @@ def tile_bytes(
     size *= check_count("bytes_per_number", bytes_per_number, least=1)
     rows = check_count("rows", rows, least=1)
     columns = check_count("columns", columns, least=1)
-    met = (
-        min(n, (last // columns + 1) * columns) - first // columns * columns
-        for _, first, last in _runs(pattern, n, rows)
-    )
-    return 2 * size * (n + sum(met))
+    met = 0
+    for groups in _met(pattern, n, rows, columns):
+        met += len(groups) * columns
+        if len(groups) and (groups[-1] + 1) * columns > n:  # the last one is shorter
+            met -= (groups[-1] + 1) * columns - n
+    return 2 * size * (n + met)
 
 
 def reach(pattern: Pattern, layers: int, n: int, position: int | None = None) -> int:

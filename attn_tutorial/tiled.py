@@ -31,7 +31,6 @@ __all__ = ["Slab", "Tile", "sliding_views", "tiled_attention"]
 # head fill 2 MiB, about one core's cache. Several threads, which wait for each other
 # after every call, and a GPU want more work in one call.
 SLAB_SCORES = {"cpu": 2**22, "threads": 2**24, "cuda": 2**26}
-ROWS = 64  # queries in a tile whose run of keys is found by itself
 
 
 @dataclass(frozen=True)
@@ -217,12 +216,19 @@ def single_slabs(
     pattern: Pattern, n_q: int, n_k: int, first: int, like: Tensor
 ) -> Iterator[Slab]:
     """One slab for each tile of queries: its run of keys, and its own mask."""
-    trim = trimming(pattern, like)
-    for query in range(0, n_q, ROWS):
-        places = range(first + query, first + min(query + ROWS, n_q))
+    trim, rows = trimming(pattern, like), rows_for(pattern, n_q, n_k, first)
+    for query in range(0, n_q, rows):
+        places = range(first + query, first + min(query + rows, n_q))
         keys = run(pattern, places, n_k)
         bias = trim(places, keys)
         yield Slab(query, len(places), keys.start, len(keys), 1, 1, bias)
+
+
+def rows_for(pattern: Pattern, n_q: int, n_k: int, first: int) -> int:
+    """Queries in a tile of a pattern that has no kind of tiles of its own."""
+    middle = first + n_q // 2
+    met = len(run(pattern, range(middle, middle + 1), n_k))
+    return 32 if met < 512 else 64 if met < 2048 else 128
 
 
 def slab_scores(device: torch.device) -> int:
@@ -476,8 +482,8 @@ def tiled_attention(
         q: Queries, shape (..., n_q, d).
         k: Keys, shape (..., n_k, d); a leading axis of 1 is shared by q's heads.
         v: Values, shape (..., n_k, d_v).
-        tiles: Kinds of tiles that together hold every query once. None at all: tiles
-            of ROWS queries, whose runs are found from the pattern.
+        tiles: Kinds of tiles that together hold every query once. None at all: the run
+            of each tile is found from the pattern.
         pattern: What to leave of the runs; all if None.
         first: Position of the first query on the keys' axis.
         key_keep: Bool, broadcasts to (..., n_k), False = padding, never attended.

@@ -393,7 +393,7 @@ class Examination:
             "whole layer, full / this": f"{self.layer_fewer:.1f}x",
             "bytes of a written-out mask": f"{self.mask_bytes:,}",
         }
-        lines = [f"{self.pattern}, n = {self.n:,}, tiles of {rows} x {columns}"]
+        lines = [f"{self.pattern!r}, n = {self.n:,}, tiles of {rows} x {columns}"]
         lines += [f"  {name:27} {fact:>15}" for name, fact in facts.items()]
         return "\n".join(lines)
 

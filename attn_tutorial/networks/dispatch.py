@@ -12,7 +12,7 @@ from attn_tutorial.dense import attention
 from attn_tutorial.local import local_attention
 from attn_tutorial.patterns import Pattern, check_length, dense_mask, run
 from attn_tutorial.sparse import sparse_attention
-from attn_tutorial.tiled import ROWS, tiled_attention
+from attn_tutorial.tiled import rows_for, tiled_attention
 
 __all__ = ["pattern_attention"]
 
@@ -75,9 +75,9 @@ def pattern_attention(
 
 def _is_narrow(pattern: Pattern, n_q: int, n_k: int, first: int) -> bool:
     """Whether tiles with runs of keys compute at most half of all pairs."""
-    pairs = 0
-    for start in range(first, first + n_q, ROWS):
-        queries = range(start, min(start + ROWS, first + n_q))
+    pairs, rows = 0, rows_for(pattern, n_q, n_k, first)
+    for start in range(first, first + n_q, rows):
+        queries = range(start, min(start + rows, first + n_q))
         pairs += len(queries) * len(run(pattern, queries, n_k))
     return 2 * pairs <= n_q * n_k
 

@@ -167,7 +167,7 @@ def real_first(key_keep: Tensor | None, tokens: Tensor) -> Tensor | None:
         return None
     if key_keep.shape != tokens.shape or key_keep.dtype != torch.bool:
         return None  # refused where it is used
-    return (~key_keep).int().argsort(-1, stable=True)
+    return (~key_keep).int().argsort(dim=-1, stable=True)
 
 
 def _put_back(x: Tensor, order: Tensor) -> Tensor:
