@@ -1,11 +1,13 @@
 """Efficient attention, one equation at a time.
 
-Reading order: patterns, dense, tiled, local, sparse, cost.
+Reading order: patterns, dense, tiled, local, sparse, cost; then online and gradients.
+Networks, instruments and pictures are rooms of their own, loaded on first use.
 """
+
+from importlib import import_module
 
 from attn_tutorial import cost, patterns
 from attn_tutorial.dense import attention, attention_weights
-from attn_tutorial.instruments.advice import Advice, advise_window
 from attn_tutorial.local import LocalAttention, local_attention
 from attn_tutorial.patterns import dense_mask
 from attn_tutorial.sparse import SparseAttention, sparse_attention
@@ -15,6 +17,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Advice",
     "LocalAttention",
+    "MultiHeadAttention",
     "SparseAttention",
     "advise_window",
     "attention",
@@ -25,3 +28,16 @@ __all__ = [
     "patterns",
     "sparse_attention",
 ]
+
+ON_FIRST_USE = {
+    "Advice": "instruments.advice",
+    "MultiHeadAttention": "networks.layers",
+    "advise_window": "instruments.advice",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load what is no equation when somebody asks for it."""
+    if name not in ON_FIRST_USE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{ON_FIRST_USE[name]}"), name)

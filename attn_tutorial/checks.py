@@ -14,10 +14,13 @@ from torch import Tensor
 __all__ = [
     "check_block",
     "check_count",
+    "check_first",
     "check_keep",
     "check_key_keep",
     "check_number",
+    "check_position",
     "check_qkv",
+    "check_radius",
     "check_same_length",
     "check_scale",
     "check_window",
@@ -59,9 +62,49 @@ def check_number(name: str, value: float, *, positive: bool = False) -> float:
     return float(value)
 
 
-def check_window(window: int) -> int:
-    """Return the one-sided window w >= 0."""
+def check_window(window: int | tuple[int, int]) -> tuple[int, int]:
+    """Return (left, right), how far a query sees to each side: w means (w, w).
+
+    Raises:
+        TypeError: If it is neither an integer nor a pair of integers.
+        ValueError: If a side is negative.
+    """
+    if isinstance(window, tuple | list):
+        if len(window) != 2:
+            raise ValueError(f"window must be w or (left, right), got {window!r}")
+        return tuple(check_count("window", side, least=0) for side in window)
+    radius = check_count("window", window, least=0)
+    return radius, radius
+
+
+def check_radius(window: int) -> int:
+    """Return the one-sided window w >= 0, where the two sides must be equal."""
     return check_count("window", window, least=0)
+
+
+def check_position(name: str, value: int) -> int:
+    """Return an integer that can be a position: between -2**62 and 2**62."""
+    limit = 2**62
+    position = check_count(name, value, least=-limit)
+    if position > limit:
+        raise ValueError(f"{name} must be at most 2**62, got {position}")
+    return position
+
+
+def check_first(first: int | None, n_q: int, n_k: int) -> int:
+    """Return the position of the first query on the keys' axis.
+
+    Raises:
+        ValueError: If it is None and the lengths differ, so that it cannot be known.
+    """
+    if first is not None:
+        return check_position("first", first)
+    if n_q != n_k:
+        raise ValueError(
+            f"first must be given for {n_q} queries and {n_k} keys, got None: "
+            f"first=0 if they start together, first={n_k - n_q} if they end together"
+        )
+    return 0
 
 
 def check_block(n: int, num_blocks: int | None, block_size: int | None) -> int:
@@ -92,8 +135,13 @@ def check_block(n: int, num_blocks: int | None, block_size: int | None) -> int:
     return max(1, n // count)
 
 
-def check_qkv(q: Tensor, k: Tensor, v: Tensor) -> None:
-    """Check (..., n_q, d), (..., n_k, d), (..., n_k, d_v), dtypes and devices."""
+def check_qkv(q: Tensor, k: Tensor, v: Tensor) -> tuple[int, ...]:
+    """Check (..., n_q, d), (..., n_k, d), (..., n_k, d_v), dtypes and devices.
+
+    Returns:
+        The leading axes of the output. All three have as many, each equal or 1, so
+        that several heads of queries can share one head of keys and values.
+    """
     for name, x in (("q", q), ("k", k), ("v", v)):
         _check_input(name, x)
     for name, x in (("k", k), ("v", v)):
@@ -106,6 +154,7 @@ def check_qkv(q: Tensor, k: Tensor, v: Tensor) -> None:
         raise ValueError(
             f"v must have the length of k, {k.shape[-2]}, got shape {tuple(v.shape)}"
         )
+    return _leading(q, k, v)
 
 
 def _check_input(name: str, x: Tensor) -> None:
@@ -126,11 +175,23 @@ def _check_like(name: str, x: Tensor, q: Tensor) -> None:
         raise TypeError(f"{name} must have the dtype of q, {q.dtype}, got {x.dtype}")
     if x.device != q.device:
         raise ValueError(f"{name} must be on q's device, {q.device}, got {x.device}")
-    if x.shape[:-2] != q.shape[:-2]:
-        raise ValueError(
-            f"{name} must have the leading dimensions of q, {tuple(q.shape[:-2])}, "
-            f"got shape {tuple(x.shape)}"
-        )
+
+
+def _leading(q: Tensor, k: Tensor, v: Tensor) -> tuple[int, ...]:
+    shape = tuple(q.shape[:-2])
+    for name, x in (("k", k), ("v", v)):
+        other = x.shape[:-2]
+        pairs = list(zip(shape, other, strict=False))
+        if len(other) != len(shape) or any(
+            a != b and 1 not in (a, b) for a, b in pairs
+        ):
+            raise ValueError(
+                f"{name} must have the leading dimensions of q, "
+                f"{tuple(q.shape[:-2])}, or 1 in their place, "
+                f"got shape {tuple(x.shape)}"
+            )
+        shape = tuple(b if a == 1 else a for a, b in pairs)
+    return shape
 
 
 def check_same_length(q: Tensor, k: Tensor) -> int:
@@ -143,39 +204,76 @@ def check_same_length(q: Tensor, k: Tensor) -> int:
 
 
 def check_keep(keep: Tensor | None, q: Tensor, k: Tensor) -> None:
-    """Check a bool mask that broadcasts to (..., n_q, n_k)."""
-    if keep is not None:
-        shape = (*q.shape[:-1], k.shape[-2])
-        _check_mask("keep", keep, shape, q.device)
+    """Check a bool mask of pairs: (n_q, n_k), or with the leading axes of q before it.
+
+    Any axis may be 1 instead.
+    """
+    if keep is None:
+        return
+    _check_mask("keep", keep, q.device)
+    leading = torch.broadcast_shapes(q.shape[:-2], k.shape[:-2])
+    shape = (*leading, q.shape[-2], k.shape[-2])
+    if keep.ndim not in (2, len(shape)) or not _fits(keep, shape):
+        repair = _with_axes("keep", keep, shape, inner=2)
+        raise ValueError(
+            f"keep must have shape {_either(shape[-2:], shape)}, "
+            f"got {tuple(keep.shape)}{repair}"
+        )
 
 
 def check_key_keep(key_keep: Tensor | None, k: Tensor) -> None:
-    """Check a bool mask of the keys that broadcasts to (..., n); its n is explicit."""
+    """Check a bool mask of the keys: (n,), or with the leading axes of k before it.
+
+    A leading axis may be 1 instead.
+    """
     if key_keep is None:
         return
-    _check_mask("key_keep", key_keep, tuple(k.shape[:-1]), k.device)
-    if key_keep.ndim == 0 or key_keep.shape[-1] != k.shape[-2]:
+    _check_mask("key_keep", key_keep, k.device)
+    shape = tuple(k.shape[:-1])
+    fits = key_keep.ndim in (1, len(shape)) and _fits(key_keep, shape)
+    if not fits or key_keep.shape[-1] != shape[-1]:
+        repair = _with_axes("key_keep", key_keep, shape, inner=1)
         raise ValueError(
-            f"key_keep must have shape (..., {k.shape[-2]}), "
-            f"got {tuple(key_keep.shape)}"
+            f"key_keep must have shape {_either(shape[-1:], shape)}, "
+            f"got {tuple(key_keep.shape)}{repair}"
         )
 
 
-def _check_mask(name: str, mask: Tensor, shape: tuple, device: torch.device) -> None:
+def _either(short: tuple[int, ...], long: tuple[int, ...]) -> str:
+    return str(short) if short == long else f"{short} or {long}"
+
+
+def _check_mask(name: str, mask: Tensor, device: torch.device) -> None:
     if not isinstance(mask, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(mask).__name__}")
+        raise TypeError(
+            f"{name} must be a torch.Tensor (a pattern becomes one by "
+            f"at.dense_mask), got {type(mask).__name__}"
+        )
     if mask.dtype != torch.bool:
-        raise TypeError(f"{name} must be bool (True = attend), got {mask.dtype}")
+        hint = f"{name} == 0" if mask.is_floating_point() else f"{name}.bool()"
+        raise TypeError(
+            f"{name} must be bool (True = attend), got {mask.dtype}: write {hint}"
+        )
     if mask.device != device:
         raise ValueError(f"{name} must be on q's device, {device}, got {mask.device}")
-    try:
-        fits = torch.broadcast_shapes(mask.shape, shape) == torch.Size(shape)
-    except RuntimeError:
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"{name} must broadcast to shape {tuple(shape)}, got {tuple(mask.shape)}"
-        )
+
+
+def _fits(mask: Tensor, shape: tuple[int, ...]) -> bool:
+    pairs = zip(reversed(mask.shape), reversed(shape), strict=False)
+    return mask.ndim <= len(shape) and all(a in (1, b) for a, b in pairs)
+
+
+def _with_axes(name: str, mask: Tensor, shape: tuple[int, ...], inner: int) -> str:
+    """The line that gives a mask of batches its missing axes, if that repairs it."""
+    missing = len(shape) - mask.ndim
+    outer = mask.ndim - inner
+    if missing < 1 or outer < 1:
+        return ""
+    full = (*mask.shape[:outer], *(1 for _ in range(missing)), *mask.shape[outer:])
+    if not all(a in (1, b) for a, b in zip(full, shape, strict=True)):
+        return ""
+    index = ", ".join([":"] * outer + ["None"] * missing)
+    return f": write {name}[{index}]"
 
 
 def check_scale(scale: float | None, d: int) -> float:

@@ -11,8 +11,16 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from attn_tutorial.checks import check_count, check_number, check_window
-from attn_tutorial.patterns import Pattern, full
+import torch
+
+from attn_tutorial.checks import (
+    check_count,
+    check_number,
+    check_radius,
+    check_window,
+)
+from attn_tutorial.patterns import Pattern, check_length, full, local, run
+from attn_tutorial.patterns import causal as causal_pattern
 
 __all__ = [
     "LayerFlops",
@@ -47,7 +55,9 @@ def _take_apart(pattern: Pattern) -> _Parts:
         raise TypeError(f"pattern must be an attn_tutorial pattern, got {pattern!r}")
     if pattern.name == "causal":
         return _Parts(True, full(), 0)
-    if pattern.name in ("full", "local", "adjacent_blocks"):
+    if pattern.is_foreign:
+        raise _no_closed_form(pattern)
+    if pattern.name in ("full", "local", "adjacent_blocks", "blocks"):
         return _Parts(False, pattern, 0)
     if pattern.name == "global_tokens":
         return _Parts(False, None, pattern["count"])
@@ -88,8 +98,9 @@ def kept_pairs(pattern: Pattern, n: int) -> int:
     """Number of (query, key) pairs that a pattern keeps among n tokens.
 
     Eq. (4): n (2w + 1) - w (w + 1) for a window w < n, and 3 n b - 2 b^2 for
-    m = n / b >= 2 equal blocks. All patterns here are symmetric before ``causal()``,
-    which keeps the diagonal and half of the rest.
+    m = n / b >= 2 equal blocks. Symmetric patterns lose half of what is off the
+    diagonal under ``causal()``. A pattern without a closed form, such as a reader's own
+    predicate, is counted block by block, in time n * n at most but in linear memory.
 
     Example:
         >>> from attn_tutorial.patterns import local
@@ -97,12 +108,41 @@ def kept_pairs(pattern: Pattern, n: int) -> int:
         156
     """
     n = check_count("n", n, least=0)
-    causal, base, count = _take_apart(pattern)
+    try:
+        causal, base, count = _take_apart(pattern)
+    except ValueError:
+        return _counted(pattern, n)
+    if base is not None and base.name == "local" and base["window"] != _radius(base):
+        return _counted(pattern, n) if count else _band_pairs(base, n, causal)
     count = min(count, n)
     rest = n - count  # the tokens that are not global keep their own pattern
     pairs = n * n - rest * rest + _base_pairs(base, rest, offset=count)
     diagonal = count if base is None else n
     return (pairs + diagonal) // 2 if causal else pairs
+
+
+def _radius(base: Pattern) -> int:
+    return max(check_window(base["window"]))
+
+
+def _band_pairs(base: Pattern, n: int, causal: bool) -> int:
+    """Pairs of a window with two different sides: the diagonal and both sides."""
+    left, right = check_window(base["window"])
+    sides = (min(w, max(n - 1, 0)) for w in (left, 0 if causal else right))
+    return n + sum(n * w - w * (w + 1) // 2 for w in sides)
+
+
+def _counted(pattern: Pattern, n: int) -> int:
+    """Count a pattern's pairs, at most 2^22 of them at once."""
+    check_length(pattern, n, n)
+    rows, pairs = max(1, 2**22 // max(n, 1)), 0
+    for start in range(0, n, rows):
+        queries = range(start, min(start + rows, n))
+        keys = run(pattern, queries, n)
+        i = torch.arange(queries.start, queries.stop)[:, None]
+        j = torch.arange(keys.start, keys.stop)
+        pairs += int(pattern.keep(i, j).expand(len(queries), len(keys)).sum())
+    return pairs
 
 
 def _base_pairs(base: Pattern | None, n: int, offset: int) -> int:
@@ -114,13 +154,21 @@ def _base_pairs(base: Pattern | None, n: int, offset: int) -> int:
         return n * (2 * window + 1) - window * (window + 1)
     if base.name == "adjacent_blocks":
         return _block_pairs(n, base["block_size"], offset)
+    if base.name == "blocks":
+        first, middle, last = _block_lengths(n, base["block_size"], offset)
+        return first**2 + middle * base["block_size"] ** 2 + last**2
     return n * n
+
+
+def _block_lengths(n: int, size: int, offset: int) -> tuple[int, int, int]:
+    """Length of the first block, number of whole ones, length of the last."""
+    first = min(n, size - offset % size)
+    return first, *divmod(n - first, size)
 
 
 def _block_pairs(n: int, size: int, offset: int) -> int:
     """A first, whole middle and a last block: sum of s^2 + 2 s s_next over blocks."""
-    first = min(n, size - offset % size)
-    middle, last = divmod(n - first, size)
+    first, middle, last = _block_lengths(n, size, offset)
     own = first**2 + middle * size**2 + last**2
     if middle == 0:
         return own + 2 * first * last
@@ -253,27 +301,50 @@ def computed_pairs(pattern: Pattern, n: int, tile: int) -> int:
 
 def _runs(pattern: Pattern, n: int, rows: int) -> Iterator[tuple[int, int, int]]:
     """Queries, first key and last key of each tile of ``rows`` queries."""
-    causal, base, count = _take_apart(pattern)
+    try:
+        _, base, count = _take_apart(pattern)
+    except ValueError:
+        yield from _seen_runs(pattern, n, rows)
+        return
     if count or base is None:
         raise ValueError(f"pattern must have no global tokens, got {pattern!r}")
     for start in range(0, n, rows):
-        stop = min(start + rows, n)
-        first, _ = _span(base, start, n)
-        last = stop - 1 if causal else _span(base, stop - 1, n)[1]
-        yield stop - start, first, last
+        queries = range(start, min(start + rows, n))
+        keys = run(pattern, queries, n)
+        yield len(queries), keys[0], keys[-1]
 
 
-def _span(base: Pattern, position: int, n: int, layers: int = 1) -> tuple[int, int]:
-    """First and last token within ``layers`` hops of a position."""
-    if base.name == "local":
-        step = layers * base["window"]
-        return max(0, position - step), min(n - 1, position + step)
-    if base.name == "adjacent_blocks":
-        size = base["block_size"]
-        block = position // size
-        first = max(0, (block - layers) * size)
-        return first, min(n, (block + layers + 1) * size) - 1
-    return 0, n - 1
+def _seen_runs(pattern: Pattern, n: int, rows: int) -> Iterator[tuple[int, int, int]]:
+    """The same for a pattern without a closed form: looked up, a tile at a time."""
+    for queries, met in _seen_keys(pattern, n, rows):
+        places = met.nonzero()
+        ends = places[[0, -1], 0].tolist() if len(places) else (0, -1)
+        yield queries, *ends
+
+
+def _seen_keys(
+    pattern: Pattern, n: int, rows: int, columns: int = 1
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Queries of each tile, and which keys, or groups of keys, any of them keeps."""
+    check_length(pattern, n, n)
+    for start in range(0, n, rows):
+        i = torch.arange(start, min(start + rows, n))[:, None]
+        met = pattern.keep(i, torch.arange(n)).expand(len(i), n).any(0)
+        missing = -n % columns
+        groups = torch.nn.functional.pad(met, (0, missing)).view(-1, columns)
+        yield len(i), groups.any(-1)
+
+
+def _met(pattern: Pattern, n: int, rows: int, columns: int) -> Iterator[range | list]:
+    """Groups of ``columns`` keys that each tile of ``rows`` queries meets."""
+    try:
+        _take_apart(pattern)
+    except ValueError:
+        for _, groups in _seen_keys(pattern, n, rows, columns):
+            yield groups.nonzero()[:, 0].tolist()
+        return
+    for _, first, last in _runs(pattern, n, rows):
+        yield range(first // columns, last // columns + 1)
 
 
 def tile_tax(pattern: Pattern, n: int, tile: int) -> float:
@@ -314,10 +385,7 @@ def grid_pairs(pattern: Pattern, n: int, rows: int, columns: int) -> int:
     n = check_count("n", n, least=0)
     rows = check_count("rows", rows, least=1)
     columns = check_count("columns", columns, least=1)
-    tiles = (
-        last // columns - first // columns + 1
-        for _, first, last in _runs(pattern, n, rows)
-    )
+    tiles = (len(groups) for groups in _met(pattern, n, rows, columns))
     return sum(tiles) * rows * columns
 
 
@@ -360,11 +428,12 @@ def tile_bytes(
     size *= check_count("bytes_per_number", bytes_per_number, least=1)
     rows = check_count("rows", rows, least=1)
     columns = check_count("columns", columns, least=1)
-    met = (
-        min(n, (last // columns + 1) * columns) - first // columns * columns
-        for _, first, last in _runs(pattern, n, rows)
-    )
-    return 2 * size * (n + sum(met))
+    met = 0
+    for groups in _met(pattern, n, rows, columns):
+        met += len(groups) * columns
+        if len(groups) and (groups[-1] + 1) * columns > n:  # the last one is shorter
+            met -= (groups[-1] + 1) * columns - n
+    return 2 * size * (n + met)
 
 
 def reach(pattern: Pattern, layers: int, n: int, position: int | None = None) -> int:
@@ -397,11 +466,21 @@ def reach(pattern: Pattern, layers: int, n: int, position: int | None = None) ->
         return 1
     if not causal and count and (layers > 1 or position < count):
         return n  # everyone is at most two hops away, through a global token
-    first, last = (position, position)
-    if base is not None:
-        first, last = _span(base, position, n, layers)
-    last = position if causal else last
-    return last - first + 1 + min(count, first)
+    near = base or local(0)
+    heard = _heard(near & causal_pattern() if causal else near, position, n, layers)
+    return len(heard) + min(count, heard.start)
+
+
+def _heard(near: Pattern, position: int, n: int, layers: int) -> range:
+    """Tokens within ``layers`` steps, where all tokens meet a run of others."""
+    heard = range(position, position + 1)
+    for _ in range(layers):
+        met = run(near, heard, n)
+        more = range(min(met.start, heard.start), max(met.stop, heard.stop))
+        if more == heard:
+            break
+        heard = more
+    return heard
 
 
 def layers_to_connect(pattern: Pattern, n: int) -> float:
@@ -424,20 +503,25 @@ def layers_to_connect(pattern: Pattern, n: int) -> float:
     if n <= 1:
         return 0
     count = min(count, n)
-    layers = max(1, _base_layers(base, n - count, offset=count))
+    layers = max(1, _base_layers(base, n - count, count, causal))
     if causal or not count:
         return layers
     return min(2, layers)
 
 
-def _base_layers(base: Pattern | None, n: int, offset: int) -> float:
+def _base_layers(base: Pattern | None, n: int, offset: int, causal: bool) -> float:
     """Layers until n tokens at positions offset, offset + 1, ... are connected."""
     if n <= 1:
         return 0
-    if base is None or (base.name == "local" and base["window"] == 0):
+    if base is None:
         return math.inf
     if base.name == "local":
-        return -(-(n - 1) // base["window"])
+        left, right = check_window(base["window"])
+        slowest = left if causal else min(left, right)
+        return -(-(n - 1) // slowest) if slowest else math.inf
+    if base.name == "blocks":
+        same = offset // base["block_size"] == (offset + n - 1) // base["block_size"]
+        return 1 if same else math.inf
     if base.name == "adjacent_blocks":
         size = base["block_size"]
         return (offset + n - 1) // size - offset // size
@@ -454,5 +538,5 @@ def influence_spread(window: int, layers: int) -> float:
         >>> round(influence_spread(window=8, layers=4), 3)
         9.798
     """
-    window = check_window(window)
+    window = check_radius(window)
     return math.sqrt(check_count("layers", layers, least=0) * window * (window + 1) / 3)

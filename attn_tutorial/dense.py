@@ -30,7 +30,7 @@ def attention(
         q: Queries, shape (..., n_q, d).
         k: Keys, shape (..., n_k, d).
         v: Values, shape (..., n_k, d_v).
-        keep: Bool mask that broadcasts to (..., n_q, n_k); True = attend.
+        keep: Bool mask, (n_q, n_k) or with the leading axes of q; True = attend.
         scale: Factor on the scores; 1 / sqrt(d) if None.
 
     Returns:
@@ -46,7 +46,10 @@ def attention(
     """
     check_qkv(q, k, v)
     weights = attention_weights(q, k, keep, scale=scale)
-    return weights @ v
+    if keep is not None:  # 0 * NaN is NaN: a value that no query keeps counts as 0
+        v = torch.where(keep.any(-2)[..., None], v, 0.0)
+    with torch.autocast(q.device.type, enabled=False):
+        return weights @ v
 
 
 def attention_weights(
@@ -61,7 +64,7 @@ def attention_weights(
     Args:
         q: Queries, shape (..., n_q, d).
         k: Keys, shape (..., n_k, d).
-        keep: Bool mask that broadcasts to (..., n_q, n_k); True = attend.
+        keep: Bool mask, (n_q, n_k) or with the leading axes of q; True = attend.
         scale: Factor on the scores; 1 / sqrt(d) if None.
 
     Returns:
@@ -79,10 +82,14 @@ def attention_weights(
     """
     check_qkv(q, k, k)
     check_keep(keep, q, k)
+    scale = check_scale(scale, q.shape[-1])
     exact = torch.promote_types(q.dtype, torch.float32)
-    scores = q.to(exact) @ k.to(exact).mT * check_scale(scale, q.shape[-1])
+    if keep is not None:  # as in `attention`
+        k = torch.where(keep.any(-2)[..., None], k, 0.0)
+    with torch.autocast(q.device.type, enabled=False):
+        scores = q.to(exact) @ k.to(exact).mT * scale
     if keep is None:
         return scores.softmax(-1).to(q.dtype)
-    scores = scores.masked_fill(~keep, float("-inf"))
-    weights = scores.softmax(-1).masked_fill(~keep, 0.0)  # a row of -inf gives NaN: 0
-    return weights.to(q.dtype)
+    lowest = torch.finfo(exact).min  # a row of -inf alone would give NaN
+    scores = scores.masked_fill(~keep, lowest)
+    return scores.softmax(-1).masked_fill(~keep, 0.0).to(q.dtype)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from attn_tutorial import patterns
 from attn_tutorial.checks import (
     check_count,
+    check_first,
     check_key_keep,
     check_qkv,
-    check_same_length,
     check_scale,
     check_window,
 )
@@ -50,33 +52,43 @@ def local_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    window: int,
+    window: int | tuple[int, int],
     *,
     causal: bool = False,
+    first: int | None = None,
     key_keep: Tensor | None = None,
     scale: float | None = None,
-) -> Tensor:
+    return_lse: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
     """Attention in which a query sees only the keys at most `window` positions away.
 
     Eq. (2): query i meets key j exactly when |i - j| <= w, or, if causal, when
     i - w <= j <= i. Computes n * (2w + tile) scores, never n * n, and keeps none.
 
     Args:
-        q: Queries, shape (..., n, d).
-        k: Keys, shape (..., n, d).
-        v: Values, shape (..., n, d_v).
-        window: w >= 0, how far a query sees to each side: 2w + 1 keys, w + 1 if causal.
+        q: Queries, shape (..., n_q, d).
+        k: Keys, shape (..., n_k, d). Where a leading axis is 1, all heads of q share
+            one head of keys, which is not copied.
+        v: Values, shape (..., n_k, d_v).
+        window: w >= 0, how far a query sees to each side: 2w + 1 keys, w + 1 if causal;
+            or (left, right), how far back and how far ahead.
         causal: Also forbid the keys after the query.
-        key_keep: bool, broadcastable to (..., n), False = padding, never attended.
+        first: Position of the first query on the keys' axis. None means 0, and needs as
+            many queries as keys.
+        key_keep: bool, (n_k,) or with the leading axes of k, False = padding, never
+            attended, whatever it holds.
         scale: Factor of the scores, by default 1 / sqrt(d).
+        return_lse: Also return the log-sum-exp of each query's kept scores. With it,
+            parts over disjoint keys can be merged (`online.merge_attention`).
 
     Returns:
-        Shape (..., n, d_v). A query with no key left gets zeros.
+        Shape (..., n_q, d_v). A query with no key left gets zeros. With `return_lse`
+        also (..., n_q), at least float32, -inf where no key is left.
 
     Raises:
         TypeError: If q, k, v are no floating-point tensors of one dtype, or window is
             no integer, or key_keep not boolean.
-        ValueError: If shapes do not fit, or window < 0.
+        ValueError: If shapes do not fit, window < 0, or first is needed.
 
     >>> q = torch.randn(2, 8, 100, 16)
     >>> local_attention(q, q, q, window=10).shape
@@ -84,26 +96,39 @@ def local_attention(
     """
     check_qkv(q, k, v)
     check_key_keep(key_keep, k)
-    n, scale = check_same_length(q, k), check_scale(scale, q.shape[-1])
-    pattern = patterns.local(window)
-    if causal:
-        pattern &= patterns.causal()
-    tile = window_tile(min(check_window(window), max(n - 1, 0)), causal)
-    tiles = (tile.trimmed(pattern, like=q),)
-    return tiled_attention(q, k, v, tiles, key_keep, scale)
+    n_q, n_k = q.shape[-2], k.shape[-2]
+    first, scale = check_first(first, n_q, n_k), check_scale(scale, q.shape[-1])
+    left, right = check_window(window)
+    left = min(left, max(first + n_q - 1, 0))  # no key is farther away
+    right = 0 if causal else min(right, max(n_k - 1 - first, 0))
+    tile = window_tile((left, right))
+    tile = replace(tile, offset=first, rows=min(tile.rows, max(n_q, 1)))
+    return tiled_attention(
+        q,
+        k,
+        v,
+        (tile,),
+        patterns.local((left, right)),
+        first=first,
+        key_keep=key_keep,
+        scale=scale,
+        return_lse=return_lse,
+    )
 
 
-def window_tile(window: int, causal: bool) -> Tile:
+def window_tile(window: int | tuple[int, int], causal: bool = False) -> Tile:
     """The tile for a window: all that its queries see lies `window` before and after.
 
     A taller tile makes fewer and larger products, but computes more pairs for
     nothing: `rows` of its keys in 2w + rows. Heights chosen by measurement.
 
-    >>> window_tile(100, causal=False)
-    Tile(offset=0, rows=32, step=32, left=100, right=100, bias=None)
+    >>> window_tile(100)
+    Tile(offset=0, rows=32, step=32, left=100, right=100)
     """
-    rows = 32 if window < 256 else 64 if window < 1024 else 128
-    return Tile(0, rows, rows, window, 0 if causal else window)
+    left, right = check_window(window)
+    widest = max(left, right)
+    rows = 32 if widest < 256 else 64 if widest < 1024 else 128
+    return Tile(0, rows, rows, left, 0 if causal else right)
 
 
 class LocalAttention(nn.Module):

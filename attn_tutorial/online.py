@@ -40,6 +40,8 @@ def online_attention(q: Tensor, k: Tensor, v: Tensor, chunk: int) -> Tensor:
     """
     check_qkv(q, k, v)
     chunk = check_count("chunk", chunk, least=1)
+    dtype, exact = q.dtype, torch.promote_types(q.dtype, torch.float32)
+    q, k, v = (x.to(exact) for x in (q, k, v))  # 16 bits hold no sum of 70,000 ones
     top = q.new_full((*q.shape[:-1], 1), float("-inf"))
     total = torch.zeros_like(top)
     output = q.new_zeros(*q.shape[:-1], v.shape[-1])
@@ -53,7 +55,8 @@ def online_attention(q: Tensor, k: Tensor, v: Tensor, chunk: int) -> Tensor:
         total = shrink * total + weights.sum(-1, keepdim=True)
         output = shrink * output + weights @ values
         top = new_top
-    return output / total.clamp(min=1)  # the key at the top alone adds exp(0) = 1
+    output = output / total.clamp(min=1)  # the key at the top alone adds exp(0) = 1
+    return output.to(dtype)
 
 
 def merge_attention(
@@ -79,5 +82,6 @@ def merge_attention(
         tensor([[0.7500]])
     """
     lse = torch.logaddexp(lse_a, lse_b)
-    output = output_a * torch.exp(lse_a - lse) + output_b * torch.exp(lse_b - lse)
+    top = lse.masked_fill(lse == -torch.inf, 0)  # no key in either part: weights 0
+    output = output_a * torch.exp(lse_a - top) + output_b * torch.exp(lse_b - top)
     return output, lse

@@ -10,9 +10,9 @@ from attn_tutorial import patterns
 from attn_tutorial.checks import (
     check_block,
     check_count,
+    check_first,
     check_key_keep,
     check_qkv,
-    check_same_length,
     check_scale,
 )
 from attn_tutorial.tiled import Tile, tiled_attention
@@ -26,33 +26,41 @@ def sparse_attention(
     *,
     block_size: int | None = None,
     causal: bool = False,
+    first: int | None = None,
     key_keep: Tensor | None = None,
     scale: float | None = None,
-) -> Tensor:
+    return_lse: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
     """Attention of each block of queries to its own block of keys and its neighbours.
 
     Eq. (3): query i meets key j exactly when |i // b - j // b| <= 1 and, if causal,
     j <= i. Computes n * 3b scores, never n * n, and keeps none.
 
     Args:
-        q: Queries, shape (..., n, d).
-        k: Keys, shape (..., n, d).
-        v: Values, shape (..., n, d_v).
-        num_blocks: How many blocks of equal size; must divide n.
-        block_size: b, tokens in a block, instead of num_blocks; any n, the last block
+        q: Queries, shape (..., n_q, d).
+        k: Keys, shape (..., n_k, d). Where a leading axis is 1, all heads of q share
+            one head of keys, which is not copied.
+        v: Values, shape (..., n_k, d_v).
+        num_blocks: How many blocks of equal size; must divide n_k.
+        block_size: b, tokens in a block, instead of num_blocks; any n_k, the last block
             may be shorter.
         causal: Also forbid the keys after the query.
-        key_keep: bool, broadcastable to (..., n), False = padding, never attended.
+        first: Position of the first query on the keys' axis, where the blocks are
+            counted. None means 0, and needs as many queries as keys.
+        key_keep: bool, (n_k,) or with the leading axes of k, False = padding, never
+            attended, whatever it holds.
         scale: Factor of the scores, by default 1 / sqrt(d).
+        return_lse: Also return the log-sum-exp of each query's kept, scaled scores.
 
     Returns:
-        Shape (..., n, d_v). A query with no key left gets zeros.
+        Shape (..., n_q, d_v). A query with no key left gets zeros. With `return_lse`
+        also (..., n_q), at least float32, -inf where no key is left.
 
     Raises:
         TypeError: If q, k, v are no floating-point tensors of one dtype, or a number of
             blocks is no integer, or key_keep not boolean.
-        ValueError: If shapes do not fit, num_blocks does not divide n, or not exactly
-            one of num_blocks and block_size is given.
+        ValueError: If shapes do not fit, num_blocks does not divide n_k, first is
+            needed, or not exactly one of num_blocks and block_size is given.
 
     >>> import torch
     >>> q = torch.randn(2, 8, 96, 16)
@@ -61,13 +69,22 @@ def sparse_attention(
     """
     check_qkv(q, k, v)
     check_key_keep(key_keep, k)
-    n, scale = check_same_length(q, k), check_scale(scale, q.shape[-1])
-    b = min(check_block(n, num_blocks, block_size), max(n, 1))
-    tiles = block_tiles(b, causal)
-    if causal:
-        pattern = patterns.adjacent_blocks(b) & patterns.causal()
-        tiles = tuple(tile.trimmed(pattern, like=q) for tile in tiles)
-    return tiled_attention(q, k, v, tiles, key_keep, scale)
+    n_q, n_k = q.shape[-2], k.shape[-2]
+    first, scale = check_first(first, n_q, n_k), check_scale(scale, q.shape[-1])
+    farthest = max(n_k, first + n_q, -first, 1)  # a larger block borders on nothing
+    b = min(check_block(n_k, num_blocks, block_size), farthest)
+    pattern = patterns.adjacent_blocks(b) & patterns.causal() if causal else None
+    return tiled_attention(
+        q,
+        k,
+        v,
+        block_tiles(b, causal),
+        pattern,
+        first=first,
+        key_keep=key_keep,
+        scale=scale,
+        return_lse=return_lse,
+    )
 
 
 def block_tiles(block_size: int, causal: bool) -> tuple[Tile, ...]:
@@ -77,7 +94,7 @@ def block_tiles(block_size: int, causal: bool) -> tuple[Tile, ...]:
     all. If causal, the run ends with the tile, and parts compute less for nothing.
 
     >>> block_tiles(64, causal=False)
-    (Tile(offset=0, rows=64, step=64, left=64, right=64, bias=None),)
+    (Tile(offset=0, rows=64, step=64, left=64, right=64),)
     """
     parts = math.ceil(block_size / (128 if causal else 512))
     rows = math.ceil(block_size / parts)

@@ -9,22 +9,23 @@ them are one batched call. Three things make it fast and small:
 - The backward pass computes the weights again instead of keeping them.
 
 The few tiles at the two ends, whose run is cut off, have calls of their own: nothing
-is padded, so no padding can leak into a softmax.
+is padded, so no padding can leak into a softmax. Forward and backward pass are
+operators of their own, so that ``torch.compile`` and ``torch.export`` take each as one.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attn_tutorial.patterns import Pattern
+from attn_tutorial.patterns import Pattern, parse, run
 
-__all__ = ["Slab", "Tile", "TiledAttention", "tiled_attention", "windows"]
+__all__ = ["Slab", "Tile", "sliding_views", "tiled_attention"]
 
 # Scores of all heads in one slab. Measured on CPUs: with 8 heads, 2**19 scores of a
 # head fill 2 MiB, about one core's cache. Several threads, which wait for each other
@@ -37,8 +38,7 @@ class Tile:
     """A kind of tile: `rows` queries at `offset`, and again every `step` positions.
 
     Its run of keys begins `left` positions before its first query and ends `right`
-    positions after its last. `bias`, (rows, left + rows + right), is 0 where a pair
-    attends and -inf where it does not; None where all pairs attend.
+    positions after its last.
     """
 
     offset: int
@@ -46,44 +46,56 @@ class Tile:
     step: int
     left: int
     right: int
-    bias: Tensor | None = None
 
     @property
     def keys(self) -> int:
         """Length of the complete run."""
         return self.left + self.rows + self.right
 
-    def trimmed(self, pattern: Pattern, like: Tensor) -> Tile:
-        """Return the tile with the bias that leaves only the pairs of `pattern`."""
-        query = torch.arange(self.left, self.left + self.rows, device=like.device)
-        key = torch.arange(self.keys, device=like.device)
-        keep = pattern(None, None, query[:, None], key)
-        dtype = torch.promote_types(like.dtype, torch.float32)
-        bias = torch.zeros(keep.shape, dtype=dtype, device=like.device)
-        bias.masked_fill_(~keep, -math.inf)
-        return Tile(self.offset, self.rows, self.step, self.left, self.right, bias)
+    def slabs(
+        self,
+        n_q: int,
+        n_k: int,
+        first: int,
+        most: int,
+        trim: Callable[[range, range], Tensor] | None = None,
+    ) -> Iterator[Slab]:
+        """Group the tiles of queries first ... first + n_q - 1 into slabs.
 
-    def slabs(self, n: int, most: int) -> Iterator[Slab]:
-        """Group the tiles of n positions into slabs of at most `most` equal tiles.
-
-        A tile with a complete run stands with its equals, any other one alone.
+        A slab has at most `most` equal tiles. A tile with a complete run stands with
+        its equals, any other one alone. `trim` makes a mask for some queries and keys,
+        counted from where the complete run begins.
 
         >>> tile = Tile(offset=0, rows=2, step=2, left=2, right=2)
-        >>> [(s.query, s.key, s.keys, s.count) for s in tile.slabs(11, most=9)]
+        >>> slabs = tile.slabs(11, 11, first=0, most=9)
+        >>> [(s.query, s.key, s.keys, s.count) for s in slabs]
         [(0, 0, 4, 1), (2, 0, 6, 3), (8, 6, 5, 1), (10, 8, 3, 1)]
         """
-        query = self.offset
-        while query < n:
-            rows = min(self.rows, n - query)
-            start, stop = max(0, query - self.left), min(n, query + rows + self.right)
-            cut = start - (query - self.left)  # keys missing on the left
-            bias = self.bias
-            if bias is not None:
-                bias = bias[:rows, cut : cut + stop - start]
-            complete = (n - self.right - self.rows - query) // self.step + 1
-            count = 1 if cut else max(1, min(complete, most))
-            yield Slab(query, rows, start, stop - start, self.step, count, bias)
-            query += count * self.step
+        place = self.offset + (first - self.offset) // self.step * self.step
+        end = first + n_q
+        while place < end:
+            top, bottom = max(place, first), min(place + self.rows, end)
+            count = 1
+            if place >= max(first, self.left):  # complete, unless it is near the end
+                last = min(n_k - self.right, end) - self.rows
+                count = max(1, min((last - place) // self.step + 1, most))
+            if top < bottom:
+                run, begin = self.run(place, n_k), place - self.left
+                queries = range(top - begin, bottom - begin)
+                bias = trim(queries, shift(run, -begin)) if trim else None
+                rows, keys = len(queries), len(run)
+                yield Slab(top - first, rows, run.start, keys, self.step, count, bias)
+            place += count * self.step
+
+    def run(self, place: int, n_k: int) -> range:
+        """The keys of the tile that begins at a place."""
+        start = min(max(place - self.left, 0), n_k)
+        return range(start, max(start, min(place + self.rows + self.right, n_k)))
+
+
+def shift(part: range, steps: int) -> range:
+    """The same range, some steps further."""
+    return range(part.start + steps, part.stop + steps)
 
 
 @dataclass(frozen=True)
@@ -100,28 +112,51 @@ class Slab:
 
     def tiles(self, x: Tensor) -> Tensor:
         """View x, (G, n, d), as its query tiles, (G, count, rows, d)."""
-        return windows(x, self.query, self.rows, self.step, self.count)
+        return sliding_views(x, self.query, self.rows, self.step, self.count)
 
     def runs(self, x: Tensor) -> Tensor:
         """View x, (G, n, d), as its runs of keys, (G, count, keys, d)."""
-        return windows(x, self.key, self.keys, self.step, self.count)
+        return sliding_views(x, self.key, self.keys, self.step, self.count)
 
-    def mask(self, key_bias: Tensor | None) -> Tensor | None:
+    def kept_runs(self, x: Tensor, padding: Tensor | None) -> Tensor:
+        """The runs of keys; zeros in place of what is padding, which may be NaN."""
+        runs = self.runs(x)
+        return runs if padding is None else runs.masked_fill(self.runs(padding), 0)
+
+    def mask(self, padding: Tensor | None, like: Tensor) -> Tensor | None:
         """Return what to add to the scores, broadcastable to (G, count, rows, keys).
 
-        key_bias is (G, n, 1): 0, or -inf where a key is padding.
+        padding, (G, n, 1), is True where a key is padding.
         """
-        if key_bias is None:
+        if padding is None:
             return self.bias
-        padding = self.runs(key_bias).mT.expand(-1, -1, self.rows, -1)
-        return padding if self.bias is None else padding + self.bias
+        hidden = bias_of(~self.runs(padding), like).mT.expand(-1, -1, self.rows, -1)
+        return hidden if self.bias is None else hidden + self.bias
 
 
-def windows(x: Tensor, start: int, size: int, step: int, count: int) -> Tensor:
-    """View x, (G, n, d), as (G, count, size, d): window c begins at start + c * step.
+def trimming(pattern: Pattern, like: Tensor) -> Callable[[range, range], Tensor]:
+    """Return what makes the mask of a pattern for some queries and keys."""
+
+    def trim(queries: range, keys: range) -> Tensor:
+        i = torch.arange(queries.start, queries.stop, device=like.device)[:, None]
+        j = torch.arange(keys.start, keys.stop, device=like.device)
+        return bias_of(pattern.keep(i, j).expand(len(queries), len(keys)), like)
+
+    return trim
+
+
+def bias_of(keep: Tensor, like: Tensor) -> Tensor:
+    """Return 0 where a pair is kept, and -inf where it is not."""
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    bias = torch.zeros(keep.shape, dtype=dtype, device=like.device)
+    return bias.masked_fill_(~keep, -math.inf)
+
+
+def sliding_views(x: Tensor, start: int, size: int, step: int, count: int) -> Tensor:
+    """View x, (G, n, d), as (G, count, size, d): view c begins at start + c * step.
 
     >>> x = torch.arange(6).view(1, 6, 1)
-    >>> windows(x, start=1, size=3, step=1, count=3)[0, ..., 0]
+    >>> sliding_views(x, start=1, size=3, step=1, count=3)[0, ..., 0]
     tensor([[1, 2, 3],
             [2, 3, 4],
             [3, 4, 5]])
@@ -134,84 +169,245 @@ def windows(x: Tensor, start: int, size: int, step: int, count: int) -> Tensor:
     )
 
 
-class TiledAttention(torch.autograd.Function):
-    """Attention of each tile over its run, with a backward pass of linear memory.
+# Patterns that a reader wrote have no text: here they wait for the operators.
+FOREIGN: dict[str, Pattern] = {}
+
+
+def text_of(pattern: Pattern | None) -> str:
+    """Name a pattern for the operators, which take no objects."""
+    if pattern is None:
+        return ""
+    parts, foreign = [pattern], False
+    while parts:
+        part = parts.pop()
+        foreign |= part.is_foreign
+        parts.extend(part.parts)
+    if not foreign:
+        return str(pattern)
+    name = f"pattern {hash(pattern)}"
+    FOREIGN[name] = pattern
+    return name
+
+
+def pattern_of(text: str) -> Pattern | None:
+    """Return the pattern that ``text_of`` named."""
+    return FOREIGN[text] if text in FOREIGN else parse(text) if text else None
+
+
+def layout(
+    q: Tensor, k: Tensor, kinds: list[int], text: str, first: int
+) -> Iterator[Slab]:
+    """Slabs for q, (S, R, n_q, d), and k, (S, n_k, d), sized for the device's memory.
+
+    `kinds` are the numbers of all kinds of tiles, five each. Without any, the run of
+    each tile is found from the pattern.
+    """
+    n_q, n_k, pattern = q.shape[2], k.shape[1], pattern_of(text)
+    if not kinds:
+        yield from single_slabs(pattern, n_q, n_k, first, like=k)
+    trim = None if pattern is None else trimming(pattern, like=k)
+    for at in range(0, len(kinds), 5):
+        tile = Tile(*kinds[at : at + 5])
+        most = slab_scores(q.device) // (q.shape[0] * tile.rows * tile.keys)
+        yield from tile.slabs(n_q, n_k, first, max(1, most), trim)
+
+
+def single_slabs(
+    pattern: Pattern, n_q: int, n_k: int, first: int, like: Tensor
+) -> Iterator[Slab]:
+    """One slab for each tile of queries: its run of keys, and its own mask."""
+    trim, rows = trimming(pattern, like), rows_for(pattern, n_q, n_k, first)
+    for query in range(0, n_q, rows):
+        places = range(first + query, first + min(query + rows, n_q))
+        keys = run(pattern, places, n_k)
+        bias = trim(places, keys)
+        yield Slab(query, len(places), keys.start, len(keys), 1, 1, bias)
+
+
+def rows_for(pattern: Pattern, n_q: int, n_k: int, first: int) -> int:
+    """Queries in a tile of a pattern that has no kind of tiles of its own."""
+    middle = first + n_q // 2
+    met = len(run(pattern, range(middle, middle + 1), n_k))
+    return 32 if met < 512 else 64 if met < 2048 else 128
+
+
+def slab_scores(device: torch.device) -> int:
+    """How many scores of all heads a slab may have."""
+    if device.type == "cpu" and torch.get_num_threads() > 1:
+        return SLAB_SCORES["threads"]
+    return SLAB_SCORES["cpu" if device.type == "cpu" else "cuda"]
+
+
+def may_miss(q: Tensor, k: Tensor, padding: Tensor | None, kinds: list, first: int):
+    """Whether some query may have no key at all."""
+    inside = 0 <= first and first + q.shape[2] <= k.shape[1]
+    return padding is not None or not kinds or not inside
+
+
+# The operators: q (S, R, n_q, d), k (S, n_k, d), v (S, n_k, d_v), padding (S, n_k, 1),
+# where S are the heads of keys and R the heads of queries that share each of them.
+
+
+def forward_pass(q, k, v, padding, kinds, pattern, first, scale, with_lse):
+    """Attention of each tile over its run: output and log-sum-exp (or no numbers)."""
+    output, lse = _empty_outputs(
+        q, k, v, padding, kinds, pattern, first, scale, with_lse
+    )
+    lonely = may_miss(q, k, padding, kinds, first)
+    with torch.autocast(q.device.type, enabled=False):
+        for slab in layout(q, k, kinds, pattern, first):
+            keys, values = slab.kept_runs(k, padding), slab.kept_runs(v, padding)
+            mask = slab.mask(padding, like=k)
+            for head in range(q.shape[1]):
+                part = slab.tiles(q[:, head]), keys, values, mask, scale, lonely
+                out, logs = (attend_with_lse if with_lse else attend)(*part)
+                slab.tiles(output[:, head]).copy_(out)
+                if with_lse:
+                    slab.tiles(lse[:, head, :, None]).copy_(logs)
+    return output, lse
+
+
+def _empty_outputs(q, k, v, padding, kinds, pattern, first, scale, with_lse):
+    """Outputs without numbers in them."""
+    output = v.new_empty((*q.shape[:-1], v.shape[-1]))
+    return output, v.new_empty((*q.shape[:2], q.shape[2] if with_lse else 0))
+
+
+def attend(q, k, v, mask, scale, lonely):
+    """PyTorch's fused attention over a slab; its inputs have four axes.
+
+    With three it would silently take a slow path.
+    """
+    if k.shape[-2] == 0:
+        return v.new_zeros(()), None
+    out = F.scaled_dot_product_attention(q, k, v, mask, scale=scale)
+    if lonely and mask is not None:  # no key at all: not every device gives zeros
+        out = out.masked_fill((mask == -math.inf).all(-1, keepdim=True), 0)
+    return out, None
+
+
+def attend_with_lse(q, k, v, mask, scale, lonely):
+    """The same by two products, with the log-sum-exp of each query's scores."""
+    scores = q * scale @ k.mT
+    scores = scores if mask is None else scores + mask
+    lse = scores.logsumexp(-1, keepdim=True)
+    shift = lse.masked_fill(lse == -math.inf, 0)  # then exp(-inf - 0) is 0
+    return scores.sub_(shift).exp_() @ v, lse
+
+
+def backward_pass(
+    grad, grad_lse, q, k, v, padding, output, kinds, pattern, first, scale
+):
+    """Gradients by q, k and v: every slab adds to the same dk and dv.
 
     Autograd alone would be quadratic: for each slice of k it makes a gradient as long
-    as k. Here every slab adds to the same gradient.
+    as k.
     """
+    grad = grad.contiguous()
+    dq, dk, dv = q.new_empty(q.shape), k.new_zeros(k.shape), v.new_zeros(v.shape)
+    lonely = may_miss(q, k, padding, kinds, first)
+    with torch.autocast(q.device.type, enabled=False):
+        for slab in layout(q, k, kinds, pattern, first):
+            keys = slab.kept_runs(k, padding), slab.kept_runs(v, padding)
+            runs = *keys, slab.runs(dk), slab.runs(dv)
+            for head in range(q.shape[1]):
+                tiles = [slab.tiles(x[:, head]) for x in (q, output, grad, dq)]
+                if grad_lse.shape[-1]:
+                    tiles += [slab.tiles(grad_lse[:, head, :, None])]
+                add_slab(slab, tiles, runs, slab.mask(padding, like=k), scale, lonely)
+    return dq, dk, dv
+
+
+def add_slab(slab, tiles, runs, mask, scale, lonely) -> None:
+    """Add one slab's gradients, in as few batched products as possible."""
+    if slab.keys == 0:
+        tiles[3].zero_()
+        return
+    heads = len(tiles[0])
+    parts = {"tiles": tiles, "runs": list(runs), "mask": []}
+    if mask is not None:
+        parts["mask"] = [mask.expand(heads, slab.count, -1, -1)]
+    # A batched product has one batch dimension: the tiles of a head, or the
+    # heads of a tile where these are fewer calls and still fit the cache.
+    scores = heads * slab.rows * slab.keys
+    few = slab.count < heads and scores <= slab_scores(tiles[0].device) // 8
+    batch, apart = (1, 1) if few else (0, math.ceil(slab.keys / slab.step))
+    for at in range(slab.count if few else heads):
+        some = {name: [x.select(batch, at) for x in xs] for name, xs in parts.items()}
+        add_gradients(apart, scale, lonely, some["tiles"], some["runs"], *some["mask"])
+
+
+def add_gradients(
+    apart: int,
+    scale: float,
+    lonely: bool,
+    tiles: list[Tensor],
+    runs: list[Tensor],
+    bias: Tensor | None = None,
+) -> None:
+    """Set a batch of tiles' dq and add their share to dk and dv, in place. Eq. (12).
+
+    tiles are q, output, grad, dq, and the gradient of the log-sum-exp if there is one,
+    each (batch, rows, ...). runs are k, v, dk, dv, each (batch, keys, ...): views that
+    overlap, but not those of tiles `apart` from each other. bias, (batch, rows, keys),
+    is added to the scores. If lonely, some queries may have no key at all.
+    """
+    (q, output, grad, dq, *grad_lse), (k, v, dk, dv) = tiles, runs
+    q = q * scale
+    weights = torch.bmm(q, k.mT)
+    if bias is not None:
+        weights += bias
+    torch.softmax(weights, -1, out=weights)
+    if lonely and bias is not None:  # the softmax over no key at all is 0 / 0
+        weights.masked_fill_(bias == -math.inf, 0)
+    mean = (grad * output).sum(-1, keepdim=True)  # the weighted mean of a row's dP
+    for more in grad_lse:  # d lse / d score = P
+        mean = mean - more
+    dscores = torch.bmm(grad, v.mT).sub_(mean).mul_(weights)  # P * (dP - mean)
+    dq.baddbmm_(dscores, k, beta=0, alpha=scale)
+    for first in range(min(apart, len(k))):
+        some = slice(first, None, apart)
+        dv[some].baddbmm_(weights[some].mT, grad[some])
+        dk[some].baddbmm_(dscores[some].mT, q[some])
+
+
+def _empty_gradients(grad, grad_lse, q, k, v, *rest):
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+
+
+class TiledAttention(torch.autograd.Function):
+    """The forward operator, differentiable once."""
+
+    generate_vmap_rule = True
 
     @staticmethod
-    def forward(
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        key_bias: Tensor | None,
-        tiles: tuple[Tile, ...],
-        scale: float,
-    ) -> Tensor:
-        """Apply PyTorch's fused attention to one slab after the other."""
-        output = v.new_empty(*q.shape[:-1], v.shape[-1])
-        for slab in slabs(tiles, q):
-            mask = slab.mask(key_bias)
-            # 4-D inputs: with 3-D ones it would silently take a slow path.
-            inputs = slab.tiles(q), slab.runs(k), slab.runs(v)
-            out = F.scaled_dot_product_attention(*inputs, mask, scale=scale)
-            if key_bias is not None:  # no key at all: not every device gives zeros
-                out = out.masked_fill((mask == -math.inf).all(-1, keepdim=True), 0)
-            slab.tiles(output).copy_(out)
-        return output
+    def forward(q, k, v, padding, kinds, pattern, first, scale, with_lse):
+        """Output and log-sum-exp."""
+        return tiled(q, k, v, padding, kinds, pattern, first, scale, with_lse)
 
     @staticmethod
-    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+    def setup_context(ctx, inputs: tuple, output: tuple) -> None:
         """Keep the inputs and the output, but no weights."""
-        q, k, v, key_bias, ctx.tiles, ctx.scale = inputs
-        ctx.save_for_backward(q, k, v, key_bias, output)
+        q, k, v, padding, *ctx.settings, ctx.with_lse = inputs
+        ctx.save_for_backward(q, k, v, padding, output[0])
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple:
+    def backward(ctx, grad: Tensor, grad_lse: Tensor) -> tuple:
         """Hand over to TiledGradients."""
-        with torch.autocast(grad.device.type, enabled=False):
-            grads = TiledGradients.apply(grad, *ctx.saved_tensors, ctx.tiles, ctx.scale)
-        return *grads, None, None, None
-
-    @staticmethod
-    def vmap(info, in_dims: tuple, *inputs) -> tuple:
-        """torch.vmap: the new dimension is one more leading dimension."""
-        return _apply_batched(TiledAttention, info.batch_size, in_dims, inputs)
+        tensors = grad, grad_lse, *ctx.saved_tensors
+        return *TiledGradients.apply(*tensors, *ctx.settings), *[None] * 6
 
 
 class TiledGradients(torch.autograd.Function):
-    """The backward pass of TiledAttention; it has none of its own."""
+    """The backward operator; it has no derivative of its own."""
+
+    generate_vmap_rule = True
 
     @staticmethod
-    def forward(
-        grad: Tensor,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        key_bias: Tensor | None,
-        output: Tensor,
-        tiles: tuple[Tile, ...],
-        scale: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Add the gradients of one slab after the other."""
-        grad = grad.contiguous()
-        dq, dk, dv = q.new_empty(q.shape), k.new_zeros(k.shape), v.new_zeros(v.shape)
-        for slab in slabs(tiles, q):
-            parts = [slab.tiles(x) for x in (q, output, grad, dq)]
-            parts += [slab.runs(x) for x in (k, v, dk, dv)]
-            mask = slab.mask(key_bias)
-            if mask is not None:
-                parts += [mask.expand(q.shape[0], slab.count, -1, -1)]
-            # A batched product has one batch dimension: the tiles of a head, or the
-            # heads of a tile where these are fewer calls and still fit the cache.
-            scores = q.shape[0] * slab.rows * slab.keys
-            few = slab.count < q.shape[0] and scores <= slab_scores(q.device) // 8
-            batch, apart = (1, 1) if few else (0, math.ceil(slab.keys / slab.step))
-            for part in zip(*(x.unbind(batch) for x in parts), strict=True):
-                add_gradients(apart, scale, key_bias is not None, *part)
-        return dq, dk, dv
+    def forward(grad, grad_lse, q, k, v, padding, output, kinds, pattern, first, scale):
+        """Gradients by q, k and v."""
+        tensors = grad, grad_lse, q, k, v, padding, output
+        return tiled_gradients(*tensors, kinds, pattern, first, scale)
 
     @staticmethod
     def setup_context(ctx, inputs: tuple, output: tuple) -> None:
@@ -225,78 +421,47 @@ class TiledGradients(torch.autograd.Function):
             "with a dense mask instead"
         )
 
-    @staticmethod
-    def vmap(info, in_dims: tuple, *inputs) -> tuple:
-        """torch.vmap: the new dimension is one more leading dimension."""
-        return _apply_batched(TiledGradients, info.batch_size, in_dims, inputs)
 
+def _batched(operator):
+    """Rule of torch.vmap: the new dimension is one more leading dimension."""
 
-def _apply_batched(function: type, size: int, in_dims: tuple, inputs: tuple) -> tuple:
-    """Apply the function to inputs of which some have a batch dimension at in_dims."""
-    merged = [
-        _merge(x, dim, size) if isinstance(x, Tensor) else x
-        for x, dim in zip(inputs, in_dims, strict=True)
-    ]
-    outputs = function.apply(*merged)
-    if isinstance(outputs, Tensor):
-        return outputs.unflatten(0, (size, -1)), 0
-    return tuple(x.unflatten(0, (size, -1)) for x in outputs), (0,) * len(outputs)
+    def apply(info, in_dims: tuple, *inputs) -> tuple:
+        size = info.batch_size
+        merged = [
+            _merge(x, dim, size) if isinstance(x, Tensor) else x
+            for x, dim in zip(inputs, in_dims, strict=True)
+        ]
+        outputs = operator(*merged)
+        split = tuple(x.unflatten(0, (size, -1)) for x in outputs)
+        return split, (0,) * len(split)
+
+    return apply
 
 
 def _merge(x: Tensor, dim: int | None, size: int) -> Tensor:
     x = x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
-    return x.flatten(0, 1)  # (size, G, n, d) -> (size * G, n, d)
+    return x.flatten(0, 1)  # (size, S, ...) -> (size * S, ...)
 
 
-def slabs(tiles: tuple[Tile, ...], q: Tensor) -> Iterator[Slab]:
-    """Slabs of all kinds of tiles for q, (G, n, d), sized for the device's memory."""
-    for tile in tiles:
-        most = slab_scores(q.device) // (q.shape[0] * tile.rows * tile.keys)
-        yield from tile.slabs(q.shape[1], max(1, most))
-
-
-def slab_scores(device: torch.device) -> int:
-    """How many scores of all heads a slab may have."""
-    if device.type == "cpu" and torch.get_num_threads() > 1:
-        return SLAB_SCORES["threads"]
-    return SLAB_SCORES["cpu" if device.type == "cpu" else "cuda"]
-
-
-def add_gradients(
-    apart: int,
-    scale: float,
-    padded: bool,
-    q: Tensor,
-    output: Tensor,
-    grad: Tensor,
-    dq: Tensor,
-    k: Tensor,
-    v: Tensor,
-    dk: Tensor,
-    dv: Tensor,
-    bias: Tensor | None = None,
-) -> None:
-    """Set a batch of tiles' dq and add their share to dk and dv, in place. Eq. (12).
-
-    q, output, grad, dq are query tiles, (batch, rows, ...), and k, v, dk, dv their runs
-    of keys, (batch, keys, ...): views that overlap, but not those of tiles `apart` from
-    each other. bias, (batch, rows, keys), is added to the scores. If padded, some
-    queries may have no key at all.
-    """
-    q = q * scale
-    weights = torch.bmm(q, k.mT)
-    if bias is not None:
-        weights += bias
-    torch.softmax(weights, -1, out=weights)
-    if padded:  # the softmax over no key at all is 0 / 0
-        weights.masked_fill_(bias == -math.inf, 0)
-    mean = (grad * output).sum(-1, keepdim=True)  # the weighted mean of a row's dP
-    dscores = torch.bmm(grad, v.mT).sub_(mean).mul_(weights)  # P * (dP - mean)
-    dq.baddbmm_(dscores, k, beta=0, alpha=scale)
-    for first in range(min(apart, len(k))):
-        some = slice(first, None, apart)
-        dv[some].baddbmm_(weights[some].mT, grad[some])
-        dk[some].baddbmm_(dscores[some].mT, q[some])
+SETTINGS = "int[] kinds, str pattern, SymInt first, float scale"
+tiled = torch.library.custom_op(
+    "attn_tutorial::tiled",
+    forward_pass,
+    mutates_args=(),
+    schema=f"(Tensor q, Tensor k, Tensor v, Tensor? padding, {SETTINGS}, "
+    "bool with_lse) -> (Tensor, Tensor)",
+)
+tiled_gradients = torch.library.custom_op(
+    "attn_tutorial::tiled_gradients",
+    backward_pass,
+    mutates_args=(),
+    schema="(Tensor grad, Tensor grad_lse, Tensor q, Tensor k, Tensor v, "
+    f"Tensor? padding, Tensor output, {SETTINGS}) -> (Tensor, Tensor, Tensor)",
+)
+tiled.register_fake(_empty_outputs)
+tiled_gradients.register_fake(_empty_gradients)
+tiled.register_vmap(_batched(tiled))
+tiled_gradients.register_vmap(_batched(tiled_gradients))
 
 
 def tiled_attention(
@@ -304,40 +469,101 @@ def tiled_attention(
     k: Tensor,
     v: Tensor,
     tiles: tuple[Tile, ...],
+    pattern: Pattern | None = None,
+    *,
+    first: int = 0,
     key_keep: Tensor | None = None,
     scale: float = 1.0,
-) -> Tensor:
+    return_lse: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
     """Attention of query tiles over runs of keys: the pairs that `tiles` leave.
 
     Args:
-        q: Queries, shape (..., n, d).
-        k: Keys, shape (..., n, d).
-        v: Values, shape (..., n, d_v).
-        tiles: Kinds of tiles that together hold every query once.
-        key_keep: Bool, broadcasts to (..., n), False = padding, never attended.
+        q: Queries, shape (..., n_q, d).
+        k: Keys, shape (..., n_k, d); a leading axis of 1 is shared by q's heads.
+        v: Values, shape (..., n_k, d_v).
+        tiles: Kinds of tiles that together hold every query once. None at all: the run
+            of each tile is found from the pattern.
+        pattern: What to leave of the runs; all if None.
+        first: Position of the first query on the keys' axis.
+        key_keep: Bool, broadcasts to (..., n_k), False = padding, never attended.
         scale: Factor on the scores.
+        return_lse: Also return the log-sum-exp of each query's kept scores.
 
     Returns:
-        Shape (..., n, d_v). A query that keeps no key gets zeros.
+        Shape (..., n_q, d_v). A query that keeps no key gets zeros. With `return_lse`
+        also (..., n_q), at least float32, -inf where no key is kept.
 
     >>> q = torch.randn(2, 3, 10, 4)
     >>> pairs = Tile(offset=0, rows=2, step=2, left=0, right=0)
     >>> tiled_attention(q, q, q, (pairs,)).shape
     torch.Size([2, 3, 10, 4])
     """
-    shape = (*q.shape[:-1], v.shape[-1])
-    if 0 in shape:
-        return (q.sum() + k.sum() + v.sum()) * v.new_zeros(shape)
+    heads = Heads.of(q, k, v)
+    if 0 in (*heads.shape, q.shape[-2], k.shape[-2]):
+        return _nothing(q, k, v, heads, return_lse)
     # Half precision is computed in float32, so that scores keep their digits.
-    q32, k32, v32 = (_flatten(x.float() if x.itemsize < 4 else x) for x in (q, k, v))
-    key_bias = None
+    q32, k32, v32 = (x.float() if x.itemsize < 4 else x for x in (q, k, v))
+    padding = None
     if key_keep is not None:
-        key_bias = q32.new_zeros(q.shape[:-1]).masked_fill_(~key_keep, -math.inf)
-        key_bias = _flatten(key_bias[..., None])
-    with torch.autocast(q.device.type, enabled=False):
-        output = TiledAttention.apply(q32, k32, v32, key_bias, tiles, scale)
-    return output.to(q.dtype).view(shape)
+        padding = heads.shared(~key_keep.expand(k.shape[:-1])[..., None])
+    kinds = [x for t in tiles for x in (t.offset, t.rows, t.step, t.left, t.right)]
+    settings = kinds, text_of(pattern), first, scale, return_lse
+    flat = heads.grouped(q32), heads.shared(k32), heads.shared(v32), padding
+    output, lse = TiledAttention.apply(*flat, *settings)
+    output = heads.restored(output).to(q.dtype)
+    return (output, heads.restored(lse)) if return_lse else output
 
 
-def _flatten(x: Tensor) -> Tensor:
-    return x.reshape(-1, *x.shape[-2:])  # (..., n, d) -> (G, n, d)
+def _nothing(q: Tensor, k: Tensor, v: Tensor, heads: Heads, return_lse: bool):
+    """Without any key every query gets zeros; without queries there are none."""
+    shape = *heads.shape, q.shape[-2]
+    nothing = q.sum() * 0 + k.sum() * 0 + v.sum() * 0
+    output = v.new_zeros(*shape, v.shape[-1]) + nothing
+    if not return_lse:
+        return output
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    return output, v.new_full(shape, -math.inf, dtype=dtype) + nothing
+
+
+@dataclass(frozen=True)
+class Heads:
+    """How leading axes become S heads of keys, each shared by R heads of queries.
+
+    `shape` are the leading axes of the output, `both` those of keys and values. Axes
+    that are 1 in `both` and more in `shape` are shared; they come last in `order`.
+    """
+
+    shape: tuple[int, ...]
+    both: tuple[int, ...]
+    order: tuple[int, ...]
+    apart: int
+
+    @classmethod
+    def of(cls, q: Tensor, k: Tensor, v: Tensor) -> Heads:
+        """Read the axes from the inputs."""
+        both = torch.broadcast_shapes(k.shape[:-2], v.shape[:-2])
+        shape = torch.broadcast_shapes(q.shape[:-2], both)
+        shared = [a for a, size in enumerate(both) if size == 1 and shape[a] != 1]
+        apart = [a for a in range(len(shape)) if a not in shared]
+        return cls(tuple(shape), tuple(both), (*apart, *shared), len(apart))
+
+    def grouped(self, x: Tensor) -> Tensor:
+        """(..., n, d) -> (S, R, n, d)."""
+        x = self._ordered(x.expand(*self.shape, *x.shape[-2:]))
+        s, r = x.shape[: self.apart], x.shape[self.apart : -2]
+        return x.reshape(math.prod(s), math.prod(r), *x.shape[-2:])
+
+    def shared(self, x: Tensor) -> Tensor:
+        """(..., n, d) -> (S, n, d)."""
+        x = self._ordered(x.expand(*self.both, *x.shape[-2:]))
+        return x.reshape(math.prod(self.both), *x.shape[-2:])
+
+    def restored(self, x: Tensor) -> Tensor:
+        """(S, R, ...) -> (..., ...), with the leading axes in their own order."""
+        x = x.reshape(*(self.shape[a] for a in self.order), *x.shape[2:])
+        places = [self.order.index(a) for a in range(len(self.order))]
+        return x.permute(*places, *range(len(places), x.ndim))
+
+    def _ordered(self, x: Tensor) -> Tensor:
+        return x.permute(*self.order, x.ndim - 2, x.ndim - 1)

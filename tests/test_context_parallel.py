@@ -155,7 +155,7 @@ def test_ranks_that_disagree_say_so_all(found):
             f"lengths must hold one length for each of {ranks} ranks, 3 for rank "
             f"{rank}, got {[4] * ranks}",
             f"key_keep must be the same on all ranks, got {[1] + [0] * (ranks - 1)}",
-            "key_keep must broadcast to shape (3,), got (2,)",
+            "key_keep must have shape (3,), got (2,)",
             *["q, k, v must require no gradient: ring_attention has none"] * 2,
         ]
 

@@ -8,7 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import attn_tutorial as at
 from attn_tutorial import cost
+from attn_tutorial import patterns as P
 from attn_tutorial.patterns import (
     adjacent_blocks,
     causal,
@@ -259,10 +261,29 @@ def test_kept_pairs_of_a_window_with_global_tokens(n, w, g, ahead):
     ],
     ids=repr,
 )
-def test_a_pattern_without_closed_form_is_refused_by_name(pattern):
-    with pytest.raises(ValueError, match="no closed form") as error:
-        cost.kept_pairs(pattern, 8)
-    assert "dense_mask" in str(error.value)
+def test_a_pattern_without_closed_form_is_counted_but_has_no_reach(pattern):
+    n = 37
+    assert cost.kept_pairs(pattern, n) == at.dense_mask(pattern, n).sum()
+    with pytest.raises(ValueError, match="no closed form"):
+        cost.reach(pattern, 2, n)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("window", [(0, 0), (5, 2), (2, 5), (0, 3), (40, 1)])
+@pytest.mark.parametrize("n", [0, 1, 2, 7, 23])
+def test_windows_with_two_sides_are_counted(window, causal, n):
+    pattern = P.local(window) & P.causal() if causal else P.local(window)
+    assert cost.kept_pairs(pattern, n) == at.dense_mask(pattern, n).sum()
+
+
+@pytest.mark.parametrize("size", [1, 3, 8, 50])
+@pytest.mark.parametrize("extra", [0, 2, 9])
+@pytest.mark.parametrize("n", [1, 8, 23])
+def test_own_blocks_are_counted(size, extra, n):
+    for pattern in (P.blocks(size), P.blocks(size) & P.causal()):
+        assert cost.kept_pairs(pattern, n) == at.dense_mask(pattern, n).sum()
+    pattern = P.blocks(size) | P.global_tokens(extra)
+    assert cost.kept_pairs(pattern, n) == at.dense_mask(pattern, n).sum()
 
 
 def test_causal_twice_is_causal_once():

@@ -170,17 +170,17 @@ BAD = [
     ((Q, K, V[None]), ValueError, r"v must have the leading dimensions of q, \(\)"),
     ((Q, K[:, :2], V), ValueError, r"k must have the width of q, 3, got .*\(4, 2\)"),
     ((Q, K, V[:3]), ValueError, r"v must have the length of k, 4, got .*\(3, 3\)"),
-    ((Q, K, V, [[True]]), TypeError, "keep must be a torch.Tensor, got list"),
+    ((Q, K, V, [[True]]), TypeError, "keep must be a torch.Tensor .*, got list"),
     ((Q, K, V, torch.ones(4, 4)), TypeError, "keep must be bool .*torch.float32"),
     (
         (Q, K, V, torch.ones(4, 5).bool()),
         ValueError,
-        r"keep must broadcast to shape \(4, 4\), got \(4, 5\)",
+        r"keep must have shape \(4, 4\), got \(4, 5\)",
     ),
     (
         (Q, K, V, torch.ones(2, 4, 4).bool()),
         ValueError,
-        r"keep must broadcast to shape \(4, 4\), got \(2, 4, 4\)",
+        r"keep must have shape \(4, 4\), got \(2, 4, 4\)",
     ),
     (
         (Q, K, V, torch.ones(4, 4, device="meta").bool()),

@@ -142,7 +142,7 @@ def test_any_leading_dimensions(lead):
     torch.testing.assert_close(output, at.attention(q, k, v, keep))
 
 
-@pytest.mark.parametrize("shape", [(40,), (3, 40), (2, 1, 40), (2, 3, 40)])
+@pytest.mark.parametrize("shape", [(40,), (1, 3, 40), (2, 1, 40), (2, 3, 40)])
 def test_key_keep_broadcasts(shape):
     q, k, v = inputs(2, 3, 40, 4)
     key_keep = torch.rand(shape, generator=torch.Generator().manual_seed(3)) < 0.7
@@ -343,10 +343,15 @@ BAD = [
     ((Q, Q.double(), Q, 1), {}, TypeError, ["k must", "torch.float64"]),
     ((Q, Q, Q.half(), 1), {}, TypeError, ["v must", "torch.float16"]),
     ((Q, Q.to("meta"), Q, 1), {}, ValueError, ["k must", "meta"]),
-    ((Q, Q[:, :5], Q[:, :5], 1), {}, ValueError, ["k must have the length", "5, 4"]),
+    (
+        (Q, Q[:, :5], Q[:, :5], 1),
+        {},
+        ValueError,
+        ["first must be given", "6 queries and 5 keys"],
+    ),
     ((Q, Q, Q[:, :5], 1), {}, ValueError, ["v must have the length", "5, 4"]),
     ((Q, Q[..., :3], Q, 1), {}, ValueError, ["k must have the width", "6, 3"]),
-    ((Q, Q[:1], Q, 1), {}, ValueError, ["k must have the leading", "1, 6, 4"]),
+    ((Q, Q[:1].expand(3, 6, 4), Q, 1), {}, ValueError, ["k must have the leading"]),
     ((Q, Q, Q, -1), {}, ValueError, ["window must be at least 0", "-1"]),
     ((Q, Q, Q, 1.5), {}, TypeError, ["window must be an integer", "1.5"]),
     ((Q, Q, Q, True), {}, TypeError, ["window must be an integer", "True"]),

@@ -38,8 +38,11 @@ def test_dense_attention_moves_its_matrix_many_times():
         at.attention(q, k, v, keep)
     matrices = 1 + 2 + 2 + 2 + 2 + 1  # product, scale, fill, softmax, fill, product
     masks = 2 * (2 + 1)  # twice: its negation, and filling by it
-    assert counted.operations == 6 + 2
-    assert counted.bytes == 4 * (matrices * n * n + 4 * n * d) + masks * n * n
+    # For k and for v: which keys are kept at all, a zero, and zeros for the others.
+    unkept = 2 * ((n * n + n) + 4 + (n + 4 + 4 * 2 * n * d))
+    assert counted.operations == 6 + 2 + 2 * 3
+    whole = 4 * (matrices * n * n + 4 * n * d) + masks * n * n
+    assert counted.bytes == whole + unkept
 
 
 def test_what_computes_is_an_operation_and_no_view_is():

@@ -229,7 +229,12 @@ BAD = [
     ((Q.tolist(), Q, Q, 1), {}, TypeError, ["q must be a torch.Tensor", "list"]),
     ((Q[0, 0], Q, Q, 1), {}, ValueError, ["q must have shape", "(4,)"]),
     ((Q, Q.double(), Q, 1), {}, TypeError, ["k must", "torch.float64"]),
-    ((Q, Q[:, :5], Q[:, :5], 1), {}, ValueError, ["k must have the length", "5, 4"]),
+    (
+        (Q, Q[:, :5], Q[:, :5], 1),
+        {},
+        ValueError,
+        ["first must be given", "6 queries and 5 keys"],
+    ),
     ((Q, Q, Q), {}, TypeError, ["num_blocks=None", "block_size=None"]),
     ((Q, Q, Q, 2), {"block_size": 3}, TypeError, ["num_blocks=2", "block_size=3"]),
     ((Q, Q, Q, 4), {}, ValueError, ["num_blocks must divide", "n=6", "4"]),

@@ -43,7 +43,7 @@ BOTH = pytest.mark.parametrize("attend", [local, blocks])
 def test_windows_are_slices_that_share_memory(n, start, size, step, count):
     n += start + (count - 1) * step + size
     x = torch.arange(2 * n * 3).view(2, n, 3)
-    views = tiled.windows(x, start, size, step, count)
+    views = tiled.sliding_views(x, start, size, step, count)
     assert views.shape == (2, count, size, 3)
     assert views.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
     for c in range(count):
@@ -53,7 +53,7 @@ def test_windows_are_slices_that_share_memory(n, start, size, step, count):
 
 def test_windows_of_a_view():
     x = torch.arange(2 * 30 * 6).view(2, 30, 6)[:, 4:, ::2]
-    views = tiled.windows(x, start=3, size=5, step=2, count=4)
+    views = tiled.sliding_views(x, start=3, size=5, step=2, count=4)
     assert torch.equal(views[1, 2], x[1, 7:12])
 
 
@@ -75,7 +75,7 @@ def test_the_slabs_hold_every_query_once_and_its_whole_run(
     )
     seen = []
     for tile in tiles:
-        for slab in tile.slabs(n, most):
+        for slab in tile.slabs(n, n, 0, most):
             assert 1 <= slab.count <= most
             for c in range(slab.count):
                 query, key = slab.query + c * slab.step, slab.key + c * slab.step
@@ -86,7 +86,7 @@ def test_the_slabs_hold_every_query_once_and_its_whole_run(
 
 
 def test_most_tiles_stand_in_large_slabs():
-    slabs = list(window_tile(64, causal=False).slabs(65536, most=1000))
+    slabs = list(window_tile(64, causal=False).slabs(65536, 65536, 0, most=1000))
     assert sum(slab.count for slab in slabs) == 65536 // 32
     assert [slab.count for slab in slabs if slab.count == 1] == [1] * 4  # two an end
     assert len(slabs) < 10

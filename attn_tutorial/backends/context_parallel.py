@@ -62,8 +62,8 @@ from attn_tutorial.checks import (
     check_block,
     check_key_keep,
     check_qkv,
+    check_radius,
     check_same_length,
-    check_window,
 )
 from attn_tutorial.local import local_attention
 from attn_tutorial.sparse import sparse_attention
@@ -116,7 +116,7 @@ def context_local_attention(
             the ranks disagree.
         RuntimeError: If a rank does not answer within the group's timeout.
     """
-    window = check_window(window)
+    window = check_radius(window)
     routine = partial(local_attention, window=window, causal=causal, scale=scale)
     reach = partial(window_reach, window=window, causal=causal)
     return _attend(routine, reach, q, k, v, key_keep, overlap, lengths, group)

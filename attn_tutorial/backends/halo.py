@@ -14,7 +14,7 @@ from torch import Tensor
 from attn_tutorial.checks import (
     check_block,
     check_count,
-    check_window,
+    check_radius,
 )
 
 __all__ = ["Halo", "block_reach", "halo_bytes", "join_run", "plan_halo", "window_reach"]
@@ -181,6 +181,6 @@ def reach_of(window: int | None, block_size: int | None, causal: bool) -> Reach:
             f"got window={window!r} and block_size={block_size!r}"
         )
     if window is not None:
-        return partial(window_reach, window=check_window(window), causal=causal)
+        return partial(window_reach, window=check_radius(window), causal=causal)
     b = check_block(0, None, block_size)
     return partial(block_reach, block_size=b, causal=causal)

@@ -33,9 +33,9 @@ from attn_tutorial.checks import (
     check_block,
     check_key_keep,
     check_qkv,
+    check_radius,
     check_same_length,
     check_scale,
-    check_window,
 )
 
 __all__ = ["triton_local_attention", "triton_sparse_attention"]
@@ -491,7 +491,7 @@ def triton_local_attention(
         torch.Size([2, 8, 100, 16])
     """
     _check(q, k, v, key_keep)
-    reach = min(check_window(window), max(q.shape[-2] - 1, 0))
+    reach = min(check_radius(window), max(q.shape[-2] - 1, 0))
     return _attention(q, k, v, key_keep, reach, False, causal, scale)
 
 

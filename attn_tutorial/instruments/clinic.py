@@ -24,10 +24,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from attn_tutorial import cost, patterns
-from attn_tutorial.checks import check_count, check_window
+from attn_tutorial.checks import check_count, check_radius
 from attn_tutorial.dense import attention
 from attn_tutorial.local import local_attention
 from attn_tutorial.patterns import Pattern
+from attn_tutorial.tiled import layout
 
 __all__ = [
     "Examination",
@@ -54,7 +55,7 @@ def one_sided(window: int) -> Pattern:
                 [1, 1, 1],
                 [0, 1, 1]], dtype=torch.int32)
     """
-    window = check_window(window)
+    window = check_radius(window)
     return Pattern(
         "one_sided", (("window", window),), keep=lambda i, j: i - j <= window
     )
@@ -85,7 +86,9 @@ def gathered_attention(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
     keep = (position + steps >= 0) & (position + steps < n)  # (n, 2w + 1)
     run = (position + steps).clamp(0, n - 1)
     keys, values = k[..., run, :], v[..., run, :]  # (..., n, 2w + 1, d): the copies
-    return attention(q[..., None, :], keys, values, keep[:, None]).squeeze(-2)
+    return attention(
+        q[..., None, :], keys, values, keep[(None,) * (q.ndim - 2)][..., None, :]
+    ).squeeze(-2)
 
 
 def padded_attention(
@@ -220,7 +223,18 @@ def _fused_flops(
     return 2 * math.prod(q[:-1]) * k[-2] * (q[-1] + v[-1])
 
 
-_FUSED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _fused_flops}
+def _tiled_flops(q, k, v, padding, kinds, pattern, first, *_, **__) -> int:
+    """Both products of every slab of the tiled routine."""
+    queries, keys = (torch.empty(shape, device="meta") for shape in (q, k))
+    slabs = layout(queries, keys, kinds, pattern, first)
+    pairs = sum(slab.count * slab.rows * slab.keys for slab in slabs)
+    return 2 * (q[-1] + v[-1]) * q[0] * q[1] * pairs
+
+
+_FUSED = {
+    torch.ops.attn_tutorial.tiled: _tiled_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _fused_flops,
+}
 
 
 def compilations(
@@ -379,7 +393,7 @@ class Examination:
             "whole layer, full / this": f"{self.layer_fewer:.1f}x",
             "bytes of a written-out mask": f"{self.mask_bytes:,}",
         }
-        lines = [f"{self.pattern}, n = {self.n:,}, tiles of {rows} x {columns}"]
+        lines = [f"{self.pattern!r}, n = {self.n:,}, tiles of {rows} x {columns}"]
         lines += [f"  {name:27} {fact:>15}" for name, fact in facts.items()]
         return "\n".join(lines)
 

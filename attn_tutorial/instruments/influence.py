@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from attn_tutorial.checks import check_count, check_window
+from attn_tutorial.checks import check_count, check_radius
 
 __all__ = ["influence", "lag_distribution", "lag_quantile", "profile_spread"]
 
@@ -86,7 +86,7 @@ def lag_distribution(
         >>> lag_distribution(1, 2) * 9
         tensor([1., 2., 3., 2., 1.], dtype=torch.float64)
     """
-    window, layers = check_window(window), check_count("layers", layers, least=0)
+    window, layers = check_radius(window), check_count("layers", layers, least=0)
     if not 0 <= residual <= 1:
         raise ValueError(f"residual must lie in [0, 1], got {residual}")
     width = window + 1 if causal else 2 * window + 1

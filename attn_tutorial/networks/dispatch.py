@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from attn_tutorial import patterns
+from attn_tutorial.checks import check_first, check_key_keep, check_qkv
 from attn_tutorial.dense import attention
 from attn_tutorial.local import local_attention
-from attn_tutorial.patterns import Pattern, dense_mask
+from attn_tutorial.patterns import Pattern, check_length, dense_mask, run
 from attn_tutorial.sparse import sparse_attention
+from attn_tutorial.tiled import rows_for, tiled_attention
 
 __all__ = ["pattern_attention"]
 
@@ -20,49 +23,78 @@ def pattern_attention(
     v: Tensor,
     pattern: Pattern | None = None,
     key_keep: Tensor | None = None,
+    *,
+    first: int | None = None,
 ) -> Tensor:
     """Attention of several heads under a pattern, on the fast routine if it has one.
 
     ``local`` and ``adjacent_blocks``, alone or with ``& causal()``, go to
-    ``local_attention`` and ``sparse_attention``. Any other pattern becomes a mask for
+    ``local_attention`` and ``sparse_attention``. Another pattern whose queries meet
+    short runs of keys goes to tiles with masks, any other becomes one mask for
     PyTorch's attention. No pattern at all is Eq. (1) as it is written.
 
     Args:
         q: Queries, shape (..., h, n_q, d).
-        k: Keys, shape (..., h, n_k, d).
+        k: Keys, shape (..., h, n_k, d); h may be 1 where all heads share one.
         v: Values, shape (..., h, n_k, d_v).
         pattern: Which pairs to keep; every pair if None.
-        key_keep: Bool, shape (..., n_k), the same for every head; False = padding.
+        key_keep: Bool, (n_k,) or (..., n_k), the same for every head; False = padding.
+        first: Position of the first query on the keys' axis. None means 0, and needs
+            as many queries as keys, unless every pair is kept.
 
     Returns:
-        Shape (..., h, n_q, d_v).
+        Shape (..., h, n_q, d_v). A query with no key left gets zeros.
+
+    Raises:
+        TypeError, ValueError: If an argument has the wrong type or shape.
     """
+    check_qkv(q, k, v)
+    if k.ndim < 3:
+        raise ValueError(f"k must have shape (..., h, n, d), got {tuple(k.shape)}")
+    check_key_keep(key_keep, k.select(-3, 0))
+    if pattern is None or pattern == patterns.full():
+        keep = keep_mask(q, k, None, key_keep)
+        return (_masked_attention if pattern else attention)(q, k, v, keep)
+    first = check_first(first, q.shape[-2], k.shape[-2])
+    check_length(pattern, q.shape[-2], k.shape[-2], first)
     core, causal = _without_causal(pattern)
-    same_length = q.shape[-2] == k.shape[-2]
-    options = {
-        "causal": causal,
-        "key_keep": None if key_keep is None else key_keep.unsqueeze(-2),
-    }
-    if same_length and core is not None and core.name == "local":
-        return local_attention(q, k, v, core["window"], **options)
-    if same_length and core is not None and core.name == "adjacent_blocks":
-        return sparse_attention(q, k, v, block_size=core["block_size"], **options)
-    if pattern is None:
-        return attention(q, k, v, keep_mask(q, k, None, key_keep))
-    return _masked_attention(q, k, v, keep_mask(q, k, pattern, key_keep))
+    by_head = key_keep
+    if key_keep is not None and key_keep.ndim > 1:
+        by_head = key_keep.unsqueeze(-2)
+    options = {"first": first, "key_keep": by_head}
+    if core.name == "local":
+        return local_attention(q, k, v, core["window"], causal=causal, **options)
+    if core.name == "adjacent_blocks":
+        size = core["block_size"]
+        return sparse_attention(q, k, v, block_size=size, causal=causal, **options)
+    if _is_narrow(pattern, q.shape[-2], k.shape[-2], first):
+        scale = q.shape[-1] ** -0.5
+        return tiled_attention(q, k, v, (), pattern, scale=scale, **options)
+    return _masked_attention(q, k, v, keep_mask(q, k, pattern, key_keep, first))
+
+
+def _is_narrow(pattern: Pattern, n_q: int, n_k: int, first: int) -> bool:
+    """Whether tiles with runs of keys compute at most half of all pairs."""
+    pairs, rows = 0, rows_for(pattern, n_q, n_k, first)
+    for start in range(first, first + n_q, rows):
+        queries = range(start, min(start + rows, first + n_q))
+        pairs += len(queries) * len(run(pattern, queries, n_k))
+    return 2 * pairs <= n_q * n_k
 
 
 def _masked_attention(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> Tensor:
     """PyTorch's attention under a mask; a query that keeps no key gets zeros."""
-    output = F.scaled_dot_product_attention(q, k, v, keep)
     if keep is None:
-        return output
+        return F.scaled_dot_product_attention(q, k, v)
+    used = keep.any(-2)[..., None]  # what no query keeps may be NaN
+    k, v = (torch.where(used, x, 0.0) for x in (k, v))
+    output = F.scaled_dot_product_attention(q, k, v, keep)
     return output.masked_fill(~keep.any(-1, keepdim=True), 0.0)
 
 
-def _without_causal(pattern: Pattern | None) -> tuple[Pattern | None, bool]:
+def _without_causal(pattern: Pattern) -> tuple[Pattern, bool]:
     """Split ``p & causal()`` into (p, True); any other p into (p, False)."""
-    if pattern is None or pattern.name != "intersection" or len(pattern.parts) != 2:
+    if pattern.name != "intersection" or len(pattern.parts) != 2:
         return pattern, False
     first, second = pattern.parts
     if first == patterns.causal():
@@ -71,11 +103,21 @@ def _without_causal(pattern: Pattern | None) -> tuple[Pattern | None, bool]:
 
 
 def keep_mask(
-    q: Tensor, k: Tensor, pattern: Pattern | None, key_keep: Tensor | None
+    q: Tensor,
+    k: Tensor,
+    pattern: Pattern | None,
+    key_keep: Tensor | None,
+    first: int | None = None,
 ) -> Tensor | None:
     """Write the pattern and the padding out as one mask, or None if all is kept."""
-    keep = None if key_keep is None else key_keep[..., None, None, :]
+    keep = key_keep
+    if key_keep is not None and key_keep.ndim > 1:
+        keep = key_keep[..., None, None, :]
+    elif key_keep is not None:
+        keep = key_keep[None, :]
     if pattern is None or pattern == patterns.full():
         return keep
-    mask = dense_mask(pattern, q.shape[-2], k.shape[-2], device=q.device)
+    n_q, n_k = q.shape[-2], k.shape[-2]
+    first = check_first(first, n_q, n_k)
+    mask = dense_mask(pattern, n_q, n_k, device=q.device, first=first)
     return mask if keep is None else mask & keep

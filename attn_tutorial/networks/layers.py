@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from attn_tutorial.checks import check_count
+from attn_tutorial.checks import check_count, check_key_keep, check_position
 from attn_tutorial.dense import attention_weights
 from attn_tutorial.networks.dispatch import keep_mask, pattern_attention
 from attn_tutorial.patterns import Pattern
@@ -81,6 +81,7 @@ class MultiHeadAttention(nn.Module):
         key_value: Tensor | None = None,
         *,
         key_keep: Tensor | None = None,
+        first: int | None = None,
         need_weights: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Let every position of ``x`` look at ``key_value`` (at ``x`` itself if None).
@@ -88,7 +89,9 @@ class MultiHeadAttention(nn.Module):
         Args:
             x: Where the queries come from, shape (..., n_q, d_model).
             key_value: Where keys and values come from, shape (..., n_k, d_model).
-            key_keep: Bool, shape (..., n_k); False = padding, never attended.
+            key_keep: Bool, (n_k,) or (..., n_k); False = padding, never attended.
+            first: Position of the first row of ``x`` on the axis of ``key_value``.
+                None means 0, and needs as many rows in both, if there is a pattern.
             need_weights: Also return the weights, which forms (n_q, n_k) matrices.
 
         Returns:
@@ -96,14 +99,16 @@ class MultiHeadAttention(nn.Module):
             (..., h, n_q, n_k).
         """
         source = x if key_value is None else key_value
-        q = self._split(self.query(x))  # (..., h, n_q, d_model / h)
+        check_key_keep(key_keep, source)
+        start = 0 if first is None or key_value is None else first
+        q = self._split(turned(self.query, x, start))  # (..., h, n_q, d_model / h)
         k = self._split(self.key(source))
         v = self._split(self.value(source))
-        heads = pattern_attention(q, k, v, self.pattern, key_keep)
+        heads = pattern_attention(q, k, v, self.pattern, key_keep, first=first)
         output = self.output(heads.transpose(-3, -2).flatten(-2))
         if not need_weights:
             return output
-        keep = keep_mask(q, k, self.pattern, key_keep)
+        keep = keep_mask(q, k, self.pattern, key_keep, first)
         return output, attention_weights(q, k, keep)
 
     def _split(self, x: Tensor) -> Tensor:
@@ -118,6 +123,14 @@ def _check_groups(num_kv_heads: int | None, num_heads: int) -> int:
             f"num_kv_heads must divide num_heads={num_heads}, got {num_kv_heads}"
         )
     return num_kv_heads
+
+
+def turned(projection: nn.Module, x: Tensor, first: int) -> Tensor:
+    """Project x; where the projection turns by position, x begins at ``first``."""
+    parts = projection if isinstance(projection, nn.Sequential) else [projection]
+    for part in parts:
+        x = part(x, first) if isinstance(part, Rotary) else part(x)
+    return x
 
 
 def _projection(d_in: int, d_out: int, *after: nn.Module) -> nn.Module:
@@ -143,10 +156,10 @@ class Rotary(nn.Module):
             raise ValueError(f"width of a rotary head must be even, got {width}")
         self.width = width
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (..., n, heads * width) to itself."""
+    def forward(self, x: Tensor, first: int = 0) -> Tensor:
+        """Map (..., n, heads * width) to itself; row 0 stands at position ``first``."""
         a, b = x.unflatten(-1, (-1, self.width)).chunk(2, -1)  # (..., n, heads, half)
-        table = sinusoidal_positions(x.shape[-2], self.width).to(x)
+        table = sinusoidal_positions(x.shape[-2], self.width, first=first).to(x)
         sine, cosine = table[:, None].chunk(2, -1)  # (n, 1, half)
         turned = torch.cat([a * cosine - b * sine, a * sine + b * cosine], -1)
         return turned.flatten(-2)
@@ -216,7 +229,7 @@ def zero(linear: nn.Linear) -> None:
     nn.init.zeros_(linear.bias)
 
 
-def sinusoidal_positions(n: int, d_model: int) -> Tensor:
+def sinusoidal_positions(n: int, d_model: int, *, first: int = 0) -> Tensor:
     """Sines and cosines of the position, at wavelengths from 2 pi to 20,000 pi.
 
     Row i holds sin(i f) and cos(i f) for d_model / 2 frequencies f (Vaswani et al.,
@@ -225,9 +238,10 @@ def sinusoidal_positions(n: int, d_model: int) -> Tensor:
     Args:
         n: Number of positions.
         d_model: Width; must be even.
+        first: The first position.
 
     Returns:
-        Shape (n, d_model).
+        float32 on the CPU, shape (n, d_model).
 
     Example:
         >>> sinusoidal_positions(2, 4).round(decimals=2)
@@ -236,6 +250,8 @@ def sinusoidal_positions(n: int, d_model: int) -> Tensor:
     """
     if check_count("d_model", d_model, least=2) % 2:
         raise ValueError(f"d_model must be even, got {d_model}")
-    frequency = 10000.0 ** (-torch.arange(0, d_model, 2) / d_model)
-    angle = torch.arange(n)[:, None] * frequency
+    first = check_position("first", first)
+    options = {"dtype": torch.float32, "device": "cpu"}  # whatever the defaults are
+    frequency = 10000.0 ** (-torch.arange(0, d_model, 2, **options) / d_model)
+    angle = torch.arange(first, first + n, **options)[:, None] * frequency
     return torch.cat([angle.sin(), angle.cos()], -1)

@@ -8,6 +8,7 @@ from itertools import cycle, islice
 import torch
 from torch import Tensor, nn
 
+from attn_tutorial.checks import check_count
 from attn_tutorial.networks.layers import (
     Block,
     MultiHeadAttention,
@@ -101,41 +102,84 @@ class Transformer(nn.Module):
         if self.positions == "learned":
             self.table = nn.Parameter(torch.randn(max_length, d_model) / 10)
 
-    def forward(self, tokens: Tensor, **mixing: Tensor | None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, *, first: int = 0, **mixing: Tensor | None
+    ) -> Tensor:
         """Score every label for every token.
+
+        Padding may stand anywhere: each real token gets the scores that it has in its
+        text alone, since positions count the real tokens only.
 
         Args:
             tokens: Integers, shape (batch, n).
-            **mixing: Passed to every mixer; for attention, ``key_keep``.
+            first: Position of the first token, for sinusoidal and learned positions.
+                (Rotary ones depend on distances only.)
+            **mixing: Passed to every mixer; for attention, ``key_keep``, bool, shape
+                (batch, n), False = padding.
 
         Returns:
             Shape (batch, n, num_labels).
         """
-        x = self.embed(tokens)
+        order = real_first(mixing.get("key_keep"), tokens)
+        if order is not None:
+            tokens = tokens.gather(-1, order)
+            mixing["key_keep"] = mixing["key_keep"].gather(-1, order)
+        x = self.embed(tokens, first)
         for block in self.blocks:
             x = block(x, **mixing)
-        return self.head(self.norm(x))
+        scores = self.head(self.norm(x))
+        return scores if order is None else _put_back(scores, order)
 
-    def embed(self, tokens: Tensor) -> Tensor:
+    def embed(self, tokens: Tensor, first: int = 0) -> Tensor:
         """Look the tokens up and add their positions: shape (batch, n, d_model)."""
         if self.positions == "learned":
-            if tokens.shape[-1] > len(self.table):
+            end = check_count("first", first, least=0) + tokens.shape[-1]
+            if end > len(self.table):
                 raise ValueError(
                     f"tokens must be at most max_length={len(self.table)} long, "
-                    f"got shape {tuple(tokens.shape)}"
+                    f"got shape {tuple(tokens.shape)} from position {first} on"
                 )
-            return self.embedding(tokens) + self.table[: tokens.shape[-1]]
+            return self.embedding(tokens) + self.table[first:end]
         add = self.positions == "sinusoidal"
-        return embed_tokens(self.embedding, tokens, positions=add)
+        return embed_tokens(self.embedding, tokens, positions=add, first=first)
 
     def attention_maps(self, tokens: Tensor, **mixing: Tensor | None) -> list[Tensor]:
         """Weights of every layer for these tokens, each (batch, heads, n, n)."""
+        order = real_first(mixing.get("key_keep"), tokens)
+        if order is not None:
+            tokens = tokens.gather(-1, order)
+            mixing["key_keep"] = mixing["key_keep"].gather(-1, order)
         x, maps = self.embed(tokens), []
         for block in self.blocks:
             weights = block.mixer(block.norm_1(x), **mixing, need_weights=True)[1]
-            maps.append(weights)
+            maps.append(weights if order is None else _put_back_pairs(weights, order))
             x = block(x, **mixing)
         return maps
+
+
+def real_first(key_keep: Tensor | None, tokens: Tensor) -> Tensor | None:
+    """Order that puts the real tokens of each text first, (batch, n), if one is needed.
+
+    A position is then the number of real tokens before it, in every layer and for
+    every pattern.
+    """
+    if key_keep is None or not isinstance(key_keep, Tensor) or key_keep.ndim < 2:
+        return None
+    if key_keep.shape != tokens.shape or key_keep.dtype != torch.bool:
+        return None  # refused where it is used
+    return (~key_keep).int().argsort(dim=-1, stable=True)
+
+
+def _put_back(x: Tensor, order: Tensor) -> Tensor:
+    """Undo the order on axis 1 of (batch, n, ...)."""
+    return x.gather(1, order.argsort(-1)[..., None].expand_as(x))
+
+
+def _put_back_pairs(weights: Tensor, order: Tensor) -> Tensor:
+    """Undo the order on both axes of (batch, heads, n, n)."""
+    back = order.argsort(-1)[:, None]
+    rows = weights.gather(-2, back[..., None].expand_as(weights))
+    return rows.gather(-1, back[..., None, :].expand_as(weights))
 
 
 def _only_one(chosen: list[Pattern | None]) -> list[Pattern | None]:
@@ -153,9 +197,9 @@ def _check_positions(positions: bool | str) -> str:
 
 
 def embed_tokens(
-    embedding: nn.Embedding, tokens: Tensor, *, positions: bool = True
+    embedding: nn.Embedding, tokens: Tensor, *, positions: bool = True, first: int = 0
 ) -> Tensor:
     x = embedding(tokens)
     if not positions:
         return x
-    return x + sinusoidal_positions(*x.shape[-2:]).to(x)
+    return x + sinusoidal_positions(*x.shape[-2:], first=first).to(x)

@@ -28,13 +28,13 @@ class DecoderBlock(nn.Module):
     def forward(self, x: Tensor, source: Tensor, key_keep: Tensor | None) -> Tensor:
         """Map (batch, n, d_model) to itself, given the source (batch, m, d_model)."""
         x = x + self.past(self.norm(x))
-        return self.block(x, key_value=source, key_keep=key_keep)
+        return self.block(x, key_value=source, key_keep=key_keep, first=0)
 
     def alignment(self, x: Tensor, source: Tensor, key_keep: Tensor | None) -> Tensor:
         """Weights with which x looks at the source, (batch, heads, n, m)."""
         x = self.block.norm_1(x + self.past(self.norm(x)))
-        look = {"key_value": source, "key_keep": key_keep, "need_weights": True}
-        return self.block.mixer(x, **look)[1]
+        look = {"key_value": source, "key_keep": key_keep, "first": 0}
+        return self.block.mixer(x, **look, need_weights=True)[1]
 
 
 class Translator(nn.Module):
