@@ -8,29 +8,40 @@ the table from a mask of n * n; here it is computed from the pattern, block by b
    first and last position of its queries and keys (`RULES`).
 2. Unions and intersections combine the states of their parts (`combine`).
 3. Blocks that stay undecided are written out, a few at a time (`decide`).
+
+What is compiled knows the shapes, and of a predicate its code and its numbers. The
+table, and each tensor that the predicate holds, are arguments of the compiled routine.
+A predicate of your own whose borders change from batch to batch should therefore hold
+them in a tensor, and is then compiled once:
+
+    def packed(lengths):  # what `patterns.documents` does
+        number = torch.repeat_interleave(torch.tensor(lengths))  # (n,)
+        return Pattern("packed", keep=lambda i, j: number[i] == number[j])
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
-from functools import lru_cache, reduce
-from types import FunctionType
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import lru_cache, partial, reduce
+from types import CellType, CodeType, FunctionType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from attn_tutorial import patterns
+from attn_tutorial import patterns  # noqa: F401  (for the examples)
 from attn_tutorial.checks import (
     check_count,
+    check_first,
     check_key_keep,
     check_qkv,
-    check_same_length,
     check_scale,
+    check_window,
 )
-from attn_tutorial.patterns import Pattern
+from attn_tutorial.patterns import FAR, Pattern, check_length
 
 __all__ = ["block_mask", "block_states", "flex_attention"]
 
@@ -39,7 +50,7 @@ WRITTEN_OUT = 2**22  # pairs of undecided blocks that are in memory at once
 
 
 class Span(NamedTuple):
-    """First and last position of each block: queries (m, 1), keys (m,)."""
+    """First and last position of each block: queries (m_q, 1), keys (m_k,)."""
 
     first: Tensor
     last: Tensor
@@ -51,34 +62,45 @@ def flex_attention(
     v: Tensor,
     pattern: Pattern,
     *,
+    first: int | None = None,
     key_keep: Tensor | None = None,
     scale: float | None = None,
+    return_lse: bool = False,
     block_size: int = 128,
     compiled: bool = True,
-) -> Tensor:
+) -> Tensor | tuple[Tensor, Tensor]:
     """Attention over a pattern, computed by FlexAttention.
 
     The first call for a pattern and shape builds the block table and compiles a
-    kernel, which takes seconds; both are kept for later calls (the 64 last used).
+    kernel, which takes seconds; both are kept for later calls (the 64 last used). A
+    pattern that differs in nothing but the numbers of its tensors, such as `documents`
+    of other lengths, uses the kernel again.
 
     Args:
-        q: Queries, shape (..., n, d).
-        k: Keys, shape (..., n, d).
-        v: Values, shape (..., n, d_v).
+        q: Queries, shape (..., n_q, d).
+        k: Keys, shape (..., n_k, d). Where a leading axis is 1, all heads of q share
+            one head of keys, which is not copied (uncompiled, it is).
+        v: Values, shape (..., n_k, d_v).
         pattern: Which (query, key) pairs attend.
-        key_keep: bool, broadcastable to (..., n), False = padding, never attended.
+        first: Position of the first query on the keys' axis. None means 0, and needs as
+            many queries as keys.
+        key_keep: bool, (n_k,) or with the leading axes of k, False = padding, never
+            attended, whatever it holds.
         scale: Factor of the scores, by default 1 / sqrt(d).
+        return_lse: Also return the log-sum-exp of each query's kept, scaled scores.
         block_size: Tokens in a block of the table.
-        compiled: False runs PyTorch's unfused form, which holds all n * n scores and
-            ignores the block table: a check on the mask, never a fast path.
+        compiled: False runs PyTorch's unfused form, which holds all n_q * n_k scores
+            and ignores the block table: a check on the mask, never a fast path.
 
     Returns:
-        Shape (..., n, d_v). A query with no key left gets zeros.
+        Shape (..., n_q, d_v). A query with no key left gets zeros. With `return_lse`
+        also (..., n_q), at least float32, -inf where no key is left.
 
     Raises:
-        TypeError, ValueError: If an argument has the wrong type or shape.
-        NotImplementedError: If gradients are asked for where FlexAttention has no
-            backward pass (CPU and MPS).
+        TypeError, ValueError: If an argument has the wrong type or shape, or first is
+            needed.
+        NotImplementedError: If gradients, or compiled the log-sum-exp, are asked for
+            where FlexAttention has none (CPU and MPS).
         RuntimeError: If PyTorch's FlexAttention is missing or too old.
 
     Example:
@@ -86,43 +108,64 @@ def flex_attention(
         >>> flex_attention(q, q, q, patterns.local(10), compiled=False).shape
         torch.Size([2, 8, 100, 16])
     """
-    check_qkv(q, k, v)
+    leading = check_qkv(q, k, v)
     check_key_keep(key_keep, k)
-    n = check_same_length(q, k)
-    check_pattern(pattern, n)
-    check_kernel(q, k, v, compiled)
-    settings = Settings(
-        pattern,
-        foreign(pattern),
-        check_count("block_size", block_size, least=1),
-        check_scale(scale, q.shape[-1]),
-        bool(compiled),
-    )
-    if q.numel() == 0 or v.numel() == 0:
-        return q.new_zeros(*q.shape[:-1], v.shape[-1])
-    if key_keep is not None:
-        key_keep = four_dimensions(key_keep.expand(q.shape[:-1])[..., None])[..., 0]
-    flat = [four_dimensions(x) for x in (q, k, v)]
-    kind = (*(x.shape for x in flat), q.dtype, q.device, key_keep is None)
-    output = routine(settings, n, q.device, kind)(*flat, key_keep)
-    return output.reshape(*q.shape[:-1], v.shape[-1])
+    n_q, n_k = q.shape[-2], k.shape[-2]
+    first = check_first(first, n_q, n_k)
+    check_pattern(pattern, n_q, n_k, first)
+    check_kernel(q, k, v, compiled, return_lse)
+    size = check_count("block_size", block_size, least=1)
+    scale = check_scale(scale, q.shape[-1])
+    if 0 in (*leading, n_q, n_k, v.shape[-1]):
+        return nothing(q, v, leading, return_lse)
+    layout = Layout.of(leading, k, v)
+    tensors = layout.arguments(q, k, v, key_keep)
+    if not torch.is_grad_enabled():  # FlexAttention would refuse them on the CPU
+        tensors = [x if x is None else x.detach() for x in tensors]
+    mask = kept_mask(pattern, versions(pattern), n_q, n_k, first, size, q.device)
+    kind = (q.dtype, *(x is not None and x.shape for x in tensors), size)
+    settings = Settings(signature(mask.mask_mod), kind, scale, return_lse, compiled)
+    found = routine(settings)(*tensors, mask)
+    if not return_lse:
+        return layout.restored(found)
+    output, extra = found
+    lse = getattr(extra, "lse", extra)
+    return layout.restored(output), layout.restored(lse)
+
+
+def nothing(
+    q: Tensor, v: Tensor, leading: tuple[int, ...], return_lse: bool
+) -> Tensor | tuple[Tensor, Tensor]:
+    """What attention returns where there is no query, no key or no value."""
+    rows = (*leading, q.shape[-2])
+    output = q.new_zeros(*rows, v.shape[-1])
+    if not return_lse:
+        return output
+    exact = torch.promote_types(q.dtype, torch.float32)
+    return output, q.new_full(rows, -math.inf, dtype=exact)
 
 
 def block_mask(
     pattern: Pattern,
-    n: int,
+    n_q: int,
+    n_k: int | None = None,
     *,
+    first: int | None = None,
     block_size: int = 128,
     device: torch.device | str | None = None,
 ):
     """A pattern as FlexAttention wants it: its block table and its `mask_mod`.
 
-    Holds some tables of (n / block_size)^2 integers, never anything of n * n. The
-    `mask_mod` is always there: the unfused form of FlexAttention reads nothing else.
+    Holds some tables of (n_q / block_size) * (n_k / block_size) integers, never
+    anything of n_q * n_k. The `mask_mod` is always there: the unfused form of
+    FlexAttention reads nothing else.
 
     Args:
         pattern: Which (query, key) pairs attend.
-        n: Number of queries and of keys.
+        n_q: Number of queries.
+        n_k: Number of keys; n_q if None.
+        first: Position of the first query on the keys' axis. None means 0, and needs as
+            many queries as keys.
         block_size: Tokens in a block.
         device: Where the table is made; the CPU if None.
 
@@ -130,8 +173,8 @@ def block_mask(
         The `BlockMask` that `torch.nn.attention.flex_attention` takes.
 
     Raises:
-        TypeError, ValueError: If an argument has the wrong type, is below 1, or n is
-            longer than the pattern is defined for.
+        TypeError, ValueError: If an argument has the wrong type, is below 1, or a
+            length is beyond what the pattern is defined for, or first is needed.
         RuntimeError: If PyTorch's FlexAttention is missing or too old.
 
     Example:
@@ -139,20 +182,25 @@ def block_mask(
         >>> mask.kv_num_blocks.tolist(), mask.full_kv_num_blocks.tolist()
         ([[[0, 0, 0, 0]]], [[[2, 3, 3, 2]]])
     """
-    states = block_states(pattern, n, block_size=block_size, device=device)
+    states = block_states(
+        pattern, n_q, n_k, first=first, block_size=block_size, device=device
+    )
+    n_k = n_q if n_k is None else n_k
     return flex_module().BlockMask.from_kv_blocks(
         *listed(states == PARTIAL),
         *listed(states == FULL),
         BLOCK_SIZE=block_size,
-        mask_mod=pattern,
-        seq_lengths=(n, n),
+        mask_mod=mask_mod(pattern, n_k, first or 0, states.device),
+        seq_lengths=(n_q, n_k),
     )
 
 
 def block_states(
     pattern: Pattern,
-    n: int,
+    n_q: int,
+    n_k: int | None = None,
     *,
+    first: int | None = None,
     block_size: int = 128,
     device: torch.device | str | None = None,
 ) -> Tensor:
@@ -160,49 +208,68 @@ def block_states(
 
     Args:
         pattern: Which (query, key) pairs attend.
-        n: Number of queries and of keys.
-        block_size: Tokens in a block; a block that reaches beyond n is never full.
+        n_q: Number of queries.
+        n_k: Number of keys; n_q if None.
+        first: Position of the first query on the keys' axis. None means 0, and needs as
+            many queries as keys.
+        block_size: Tokens in a block; a block that reaches beyond the last query or key
+            is never full.
         device: Where the table is made; the CPU if None.
 
     Returns:
-        uint8, shape (m, m) for m = ceil(n / block_size); 0 where a block is empty,
+        uint8, shape (m_q, m_k) for m = ceil(n / block_size); 0 where a block is empty,
         1 where it is partial, 2 where it is full.
 
     Raises:
-        TypeError, ValueError: If an argument has the wrong type, is below 1, or n is
-            longer than the pattern is defined for.
+        TypeError, ValueError: If an argument has the wrong type, is below 1, or a
+            length is beyond what the pattern is defined for, or first is needed.
 
     Example:
         >>> block_states(patterns.causal(), 6, block_size=2)
         tensor([[1, 0, 0],
                 [2, 1, 0],
                 [2, 2, 1]], dtype=torch.uint8)
+        >>> block_states(patterns.causal(), 2, 6, first=4, block_size=2)
+        tensor([[2, 2, 1]], dtype=torch.uint8)
     """
-    n = check_count("n", n, least=1)
+    n_q = check_count("n_q", n_q, least=1)
+    n_k = n_q if n_k is None else check_count("n_k", n_k, least=1)
+    first = check_first(first, n_q, n_k)
     size = check_count("block_size", block_size, least=1)
-    check_pattern(pattern, n)
-    first = torch.arange(0, n, size, dtype=torch.int32, device=device)
-    last = (first + size - 1).clamp(max=n - 1)
-    states = classify(pattern, Span(first[:, None], last[:, None]), Span(first, last))
-    decide(states, pattern, n, size)
-    if n % size:
+    check_pattern(pattern, n_q, n_k, first)
+    device = torch.device("cpu" if device is None else device)
+    i, j = spans(n_q, size, device), spans(n_k, size, device)
+    i = Span(*(x[:, None] + first for x in i))
+    states = classify(pattern, i, j)
+    decide(states, ready(pattern, n_k, device), (n_q, n_k), first, size)
+    if n_q % size:
         states[-1].clamp_(max=PARTIAL)
+    if n_k % size:
         states[:, -1].clamp_(max=PARTIAL)
     return states
+
+
+def spans(n: int, size: int, device: torch.device) -> Span:
+    """Spans of the blocks of n positions, each (m,).
+
+    In 64 bits: a window may be larger than any number of 32.
+    """
+    first = torch.arange(0, n, size, dtype=torch.int64, device=device)
+    return Span(first, (first + size - 1).clamp(max=n - 1))
 
 
 # The states of blocks
 
 
 def classify(pattern: Pattern, i: Span, j: Span) -> Tensor:
-    """State of each block as far as rules tell, (m, m)."""
-    if pattern.name == "union":
+    """State of each block as far as rules tell, (m_q, m_k)."""
+    if not pattern.is_foreign and pattern.name == "shifted":
+        i = Span(*(x + pattern["first"] for x in i))
+        return classify(*pattern.parts, i, j)
+    if not pattern.is_foreign and pattern.name in COMBINED:
         parts = [classify(part, i, j) for part in pattern.parts]
-        return reduce(lambda a, b: combine(a, b, neutral=EMPTY, absorbing=FULL), parts)
-    if pattern.name == "intersection":
-        parts = [classify(part, i, j) for part in pattern.parts]
-        return reduce(lambda a, b: combine(a, b, neutral=FULL, absorbing=EMPTY), parts)
-    if pattern.name not in RULES:
+        return reduce(COMBINED[pattern.name], parts)
+    if pattern.is_foreign or pattern.name not in RULES:
         shape = (len(i.first), len(j.first))
         return i.first.new_full(shape, UNDECIDED, dtype=torch.uint8)
     some, every = RULES[pattern.name](i, j, **dict(pattern.parameters))
@@ -220,14 +287,27 @@ def combine(a: Tensor, b: Tensor, neutral: int, absorbing: int) -> Tensor:
     return both.masked_fill_((a == absorbing) | (b == absorbing), absorbing)
 
 
-def decide(states: Tensor, pattern: Pattern, n: int, size: int) -> None:
+COMBINED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "union": partial(combine, neutral=EMPTY, absorbing=FULL),
+    "intersection": partial(combine, neutral=FULL, absorbing=EMPTY),
+}
+
+
+def decide(
+    states: Tensor, pattern: Pattern, lengths: tuple[int, int], first: int, size: int
+) -> None:
     """Write undecided blocks out, at most as many at once as a row of blocks has."""
-    rows, columns = (states == UNDECIDED).nonzero(as_tuple=True)
-    at_once = max(1, min(len(states), WRITTEN_OUT // size**2))
+    places = (states == UNDECIDED).nonzero(as_tuple=True)
+    at_once = max(1, min(max(states.shape), WRITTEN_OUT // size**2))
     inside = torch.arange(size, device=states.device)
-    for r, c in zip(rows.split(at_once), columns.split(at_once), strict=True):
-        i, j = ((x[:, None] * size + inside).clamp(max=n - 1) for x in (r, c))
-        keep = pattern.keep(i[:, :, None], j[:, None, :])  # (blocks, size, size)
+    for r, c in zip(*(x.split(at_once) for x in places), strict=True):
+        i, j = (
+            (x[:, None] * size + inside).clamp(max=n - 1)
+            for x, n in zip((r, c), lengths, strict=True)
+        )
+        keep = pattern.keep(
+            first + i[:, :, None], j[:, None, :]
+        )  # (blocks, size, size)
         keep = keep.expand(len(r), size, size).flatten(1)
         states[r, c] = keep.any(1).byte() + keep.all(1).byte()
 
@@ -237,7 +317,7 @@ def decide(states: Tensor, pattern: Pattern, n: int, size: int) -> None:
 
 def full_rule(i: Span, j: Span) -> tuple[Tensor, Tensor]:
     """Every block is full."""
-    every = (i.first >= 0) & (j.first >= 0)
+    every = (i.first <= i.last) & (j.first <= j.last)
     return every, every
 
 
@@ -246,21 +326,55 @@ def causal_rule(i: Span, j: Span) -> tuple[Tensor, Tensor]:
     return j.first <= i.last, j.last <= i.first
 
 
-def local_rule(i: Span, j: Span, window: int) -> tuple[Tensor, Tensor]:
-    """The nearest, and the farthest pair are at most `window` apart."""
-    nearest = torch.maximum(j.first - i.last, i.first - j.last)
-    farthest = torch.maximum(j.last - i.first, i.last - j.first)
-    return nearest <= window, farthest <= window
+def local_rule(
+    i: Span, j: Span, window: int | tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """The offsets j - i of a block are a run of integers: does it meet the window's?"""
+    left, right = (min(side, FAR) for side in check_window(window))
+    least, most = j.first - i.last, j.last - i.first
+    return (least <= right) & (most >= -left), (least >= -left) & (most <= right)
 
 
 def adjacent_rule(i: Span, j: Span, block_size: int) -> tuple[Tensor, Tensor]:
     """A window of one, counted in the pattern's own blocks."""
-    i, j = (Span(x.first // block_size, x.last // block_size) for x in (i, j))
-    return local_rule(i, j, window=1)
+    return local_rule(*in_blocks(i, j, block_size), window=1)
+
+
+def blocks_rule(i: Span, j: Span, block_size: int) -> tuple[Tensor, Tensor]:
+    """A window of zero, counted in the pattern's own blocks."""
+    return local_rule(*in_blocks(i, j, block_size), window=0)
+
+
+def in_blocks(i: Span, j: Span, block_size: int) -> tuple[Span, Span]:
+    """The same spans, counted in blocks."""
+    size = min(block_size, FAR)
+    return tuple(Span(x.first // size, x.last // size) for x in (i, j))
+
+
+def documents_rule(i: Span, j: Span, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """A window of zero, counted in documents; nothing outside of them."""
+    ends = torch.tensor(lengths, device=j.first.device).cumsum(0)
+    number = partial(torch.bucketize, boundaries=ends, right=True)
+    inside = [
+        Span(x.first.clamp(min=0), x.last.clamp(max=ends[-1] - 1)) for x in (i, j)
+    ]
+    some, every = local_rule(*(Span(*map(number, x)) for x in inside), window=0)
+    for x, kept in zip((i, j), inside, strict=True):
+        some = some & (kept.first <= kept.last)
+        every = every & (kept.first == x.first) & (kept.last == x.last)
+    return some, some & every
+
+
+def prefix_rule(i: Span, j: Span, count: int) -> tuple[Tensor, Tensor]:
+    """The first, and the last key of the block are in the prefix."""
+    every = full_rule(i, j)[0]
+    count = min(count, FAR)
+    return every & (j.first < count), every & (j.last < count)
 
 
 def global_rule(i: Span, j: Span, count: int) -> tuple[Tensor, Tensor]:
     """The first, and the last query or key of the block are global."""
+    count = min(count, FAR)
     some = (i.first < count) | (j.first < count)
     return some, (i.last < count) | (j.last < count)
 
@@ -270,53 +384,264 @@ RULES: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
     "causal": causal_rule,
     "local": local_rule,
     "adjacent_blocks": adjacent_rule,
+    "blocks": blocks_rule,
+    "documents": documents_rule,
+    "prefix": prefix_rule,
     "global_tokens": global_rule,
 }
 
 
 def listed(chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """Count the chosen blocks of each row, (1, 1, m), and list them, (1, 1, m, m)."""
+    """Count the chosen blocks of each row, (1, 1, m_q), and list them, (..., m_k)."""
     columns = chosen.byte().argsort(dim=-1, descending=True, stable=True)
     return chosen.sum(-1)[None, None].int(), columns[None, None].int()
+
+
+# Leading axes
+
+
+class Layout(NamedTuple):
+    """How leading axes become the two that FlexAttention has, batch and heads.
+
+    Axes in which keys are 1 and queries are not become heads that share a key head.
+    """
+
+    leading: tuple[int, ...]  # of the output
+    of_keys: tuple[int, ...]
+    order: tuple[int, ...]  # axes with keys of their own, then those that share
+    batch: int
+
+    @classmethod
+    def of(cls, leading: tuple[int, ...], k: Tensor, v: Tensor) -> Layout:
+        """Find the axes that share keys."""
+        of_keys = tuple(torch.broadcast_shapes(k.shape[:-2], v.shape[:-2]))
+        axes = range(len(leading))
+        own = [a for a in axes if of_keys[a] == leading[a]]
+        shared = [a for a in axes if of_keys[a] != leading[a]]
+        batch = math.prod(leading[a] for a in (own if shared else own[:-1]))
+        return cls(leading, of_keys, (*own, *shared), batch)
+
+    def arguments(
+        self, q: Tensor, k: Tensor, v: Tensor, key_keep: Tensor | None
+    ) -> list[Tensor | None]:
+        """Queries, keys, values and padding, (batch, heads, n, ...)."""
+        if key_keep is not None:  # 0 * NaN is NaN: padding counts as 0
+            k, v = (torch.where(key_keep[..., None], x, 0.0) for x in (k, v))
+        q, k, v = (
+            self.flat(q, self.leading),
+            *(self.flat(x, self.of_keys) for x in (k, v)),
+        )
+        if key_keep is not None:
+            key_keep = self.flat(key_keep[..., None], self.of_keys)[..., 0]
+            key_keep = key_keep.expand(*q.shape[:2], -1)
+        return [q, k, v, key_keep]
+
+    def flat(self, x: Tensor, leading: tuple[int, ...]) -> Tensor:
+        """Turn (..., n, d) into (batch, heads, n, d)."""
+        x = x.expand(*leading, *x.shape[-2:]).permute(*self.order, -2, -1)
+        return x.reshape(self.batch, -1, *x.shape[-2:])
+
+    def restored(self, x: Tensor) -> Tensor:
+        """Turn (batch, heads, n, ...) into (..., n, ...)."""
+        x = x.reshape(*(self.leading[a] for a in self.order), *x.shape[2:])
+        return x.movedim(tuple(range(len(self.order))), self.order)
+
+
+# Predicates, as a kernel wants them
+
+
+def mask_mod(pattern: Pattern, n_k: int, first: int, device: torch.device) -> Callable:
+    """The predicate for queries from `first` on; the pattern itself, where it will do.
+
+    Kernels count positions in 32 bits, which a large window would overflow.
+    """
+    pattern = ready(pattern, n_k, device)
+    numbers = [abs(x) for x in contents(pattern) if isinstance(x, int) and x]
+    if first == 0 and math.prod(numbers) < 2**31:
+        return pattern
+    start = torch.tensor(first, device=device)  # not a number: it is not compiled in
+
+    def keep(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        return pattern.keep(i.long() + start, j.long())
+
+    return keep
+
+
+def ready(value: object, n_k: int, device: torch.device) -> object:
+    """The same predicate with its tensors on the device, and documents as a table.
+
+    A table of n_k numbers has the same shape for any documents.
+    """
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if not isinstance(value, Pattern | partial | FunctionType | tuple):
+        return value
+    if isinstance(value, Pattern) and value.name == "documents":
+        return of_documents(value["lengths"], n_k, device)
+    held = holds(value)
+    changed = [ready(x, n_k, device) for x in held]
+    same = all(a is b for a, b in zip(held, changed, strict=True))
+    return value if same else rebuilt(value, changed)
+
+
+def of_documents(lengths: tuple[int, ...], n_k: int, device: torch.device) -> Pattern:
+    """Documents by the first and last position of each key's own."""
+    ends = torch.tensor(lengths, device=device).cumsum(0)
+    position = torch.arange(n_k, device=device)
+    number = torch.bucketize(position, ends, right=True).clamp(max=len(ends) - 1)
+    last = ends[number] - 1
+    begin = ends[number] - torch.tensor(lengths, device=device)[number]
+    last = torch.where(position <= last, last, begin - 1)  # beyond all documents
+
+    def keep(i: Tensor, j: Tensor) -> Tensor:
+        return (i >= begin[j]) & (i <= last[j])
+
+    return Pattern("key documents", keep=keep)
+
+
+def holds(value: object) -> list:
+    """What a predicate is made of: functions, numbers and tensors."""
+    if isinstance(value, Pattern):
+        return [value.keep]
+    if isinstance(value, partial):
+        return [value.func, *value.args, *value.keywords.values()]
+    if isinstance(value, FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        named = (value.__kwdefaults__ or {}).values()
+        return [*cells, *(value.__defaults__ or ()), *named]
+    return list(value) if isinstance(value, tuple) else []
+
+
+def rebuilt(value: object, held: list) -> object:
+    """The same predicate, made of something else."""
+    if isinstance(value, Pattern):
+        return replace(value, keep=held[0])
+    if isinstance(value, partial):
+        places = 1 + len(value.args)
+        named = dict(zip(value.keywords, held[places:], strict=True))
+        return partial(held[0], *held[1:places], **named)
+    if isinstance(value, tuple):
+        return tuple(held)
+    cells, defaults = len(value.__closure__ or ()), len(value.__defaults__ or ())
+    made = FunctionType(
+        value.__code__,
+        value.__globals__,
+        value.__name__,
+        tuple(held[cells : cells + defaults]),
+        tuple(map(CellType, held[:cells])),
+    )
+    names = value.__kwdefaults__ or {}
+    made.__kwdefaults__ = dict(zip(names, held[cells + defaults :], strict=True))
+    return made
+
+
+def contents(value: object) -> Iterator[object]:
+    """All code, numbers and tensors of a predicate, in an order of their own."""
+    held = holds(value)
+    if isinstance(value, FunctionType):
+        yield value.__code__
+        yield from (x for x in value.__code__.co_consts if isinstance(x, int))
+    elif isinstance(value, Pattern | partial | tuple):
+        yield len(held) if isinstance(value, tuple) else type(value)
+    else:
+        yield value
+    for x in held:
+        yield from contents(x)
 
 
 # PyTorch's function, compiled once for each use
 
 
 class Settings(NamedTuple):
-    """What a compiled routine is made for, besides its inputs' shapes."""
+    """What a compiled routine is made for."""
 
-    pattern: Pattern
-    predicates: tuple[Callable, ...]
-    block_size: int
+    signature: tuple
+    kind: tuple
     scale: float
+    return_lse: bool
     compiled: bool
 
 
+class ByIdentity:
+    """Makes any object a key; it equals no other object."""
+
+    def __init__(self, value: object):
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ByIdentity) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def signature(predicate: Callable) -> tuple:
+    """What of a predicate is compiled: all but the numbers in its tensors."""
+
+    def compiled(x: object) -> object:
+        if isinstance(x, Tensor):
+            return x.shape, x.stride(), x.dtype, x.device
+        simple = x is None or isinstance(x, bool | int | float | str | CodeType | type)
+        return (type(x), x) if simple else ByIdentity(x)
+
+    return tuple(map(compiled, contents(predicate)))
+
+
+def versions(pattern: Pattern) -> tuple:
+    """A mark of the tensors that a reader's predicates hold: they may be written to."""
+    if not pattern.is_foreign:
+        return sum(map(versions, pattern.parts), ())
+    tensors = [x for x in contents(pattern) if isinstance(x, Tensor)]
+    return tuple(
+        (ByIdentity(x), None if x.is_inference() else x._version) for x in tensors
+    )
+
+
 @lru_cache(maxsize=64)
-def routine(settings: Settings, n: int, device: torch.device, kind: tuple) -> Callable:
-    """FlexAttention with its mask, for inputs of one `kind`: shapes, dtype, padding.
+def kept_mask(
+    pattern: Pattern,
+    versions: tuple,
+    n_q: int,
+    n_k: int,
+    first: int,
+    size: int,
+    device: torch.device,
+):
+    """The block table and `mask_mod`, made once for each pattern and its `versions`."""
+    with torch.inference_mode(False):  # the table may serve a backward pass later
+        return block_mask(
+            pattern, n_q, n_k, first=first, block_size=size, device=device
+        )
+
+
+@lru_cache(maxsize=64)
+def routine(settings: Settings) -> Callable:
+    """FlexAttention for inputs and predicates of one kind.
 
     PyTorch stops compiling a function after eight kinds of inputs. Each routine is
     therefore a function of its own.
     """
-    flex, scale, size = (
-        flex_module().flex_attention,
-        settings.scale,
-        settings.block_size,
-    )
-    with torch.inference_mode(False):  # the table may serve a backward pass later
-        mask = block_mask(settings.pattern, n, block_size=size, device=device)
+    flex, scale = flex_module().flex_attention, settings.scale
+    extra = lse_option() if settings.return_lse else {}
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, key_keep: Tensor | None) -> Tensor:
+    def attend(q: Tensor, k: Tensor, v: Tensor, key_keep: Tensor | None, mask: object):
         def without_padding(score, b, h, i, j):
             return torch.where(key_keep[b, h, j], score, -float("inf"))
 
+        options = {"scale": scale, "enable_gqa": q.shape[1] != k.shape[1], **extra}
         change = None if key_keep is None else without_padding
-        return flex(q, k, v, score_mod=change, block_mask=mask, scale=scale)
+        return flex(q, k, v, score_mod=change, block_mask=mask, **options)
 
     backend = "inductor" if settings.compiled else "eager"
     return torch.compile(with_own_code(attend), backend=backend, dynamic=False)
+
+
+def lse_option() -> dict:
+    """How this PyTorch is asked for the log-sum-exp."""
+    request = getattr(flex_module(), "AuxRequest", None)
+    return (
+        {"return_lse": True} if request is None else {"return_aux": request(lse=True)}
+    )
 
 
 def with_own_code(function: Callable) -> Callable:
@@ -325,45 +650,41 @@ def with_own_code(function: Callable) -> Callable:
     return FunctionType(code, values, function.__name__, None, function.__closure__)
 
 
-def foreign(pattern: Pattern) -> tuple[Callable, ...]:
-    """Predicates that no function of `patterns` made: their names do not tell them."""
-    if pattern.parts:
-        return sum((foreign(part) for part in pattern.parts), ())
-    return () if pattern.name in patterns.__all__ else (pattern.keep,)
-
-
-def four_dimensions(x: Tensor) -> Tensor:
-    """View (..., n, d) as (batch, heads, n, d)."""
-    *batch, heads = (1, 1, *x.shape[:-2])
-    return x.reshape(math.prod(batch), heads, *x.shape[-2:])
-
-
 # Checks
 
 
-def check_pattern(pattern: Pattern, n: int) -> None:
-    """Check that it is a pattern, and one that is defined for n tokens."""
+def check_pattern(pattern: Pattern, n_q: int, n_k: int, first: int) -> None:
+    """Check that it is a pattern, and one that is defined for so many tokens."""
     if not isinstance(pattern, Pattern):
         raise TypeError(f"pattern must be an attn_tutorial pattern, got {pattern!r}")
-    limit = pattern.max_length
-    if limit is not None and n > limit:
-        raise ValueError(f"n must be at most {limit} for {pattern}, got {n}")
+    check_length(pattern, n_q, n_k, first)
 
 
-def check_kernel(q: Tensor, k: Tensor, v: Tensor, compiled: bool) -> None:
+def check_kernel(
+    q: Tensor, k: Tensor, v: Tensor, compiled: bool, return_lse: bool
+) -> None:
     """Refuse what FlexAttention has no kernel for, before it is compiled."""
     if compiled and q.dtype == torch.float64:
         raise TypeError(
             "q must be float32, float16 or bfloat16 for a compiled kernel, "
             f"got {q.dtype}"
         )
+    device = q.device.type
+    if device not in ("cpu", "mps"):
+        return
     for name, x in (("q", q), ("k", k), ("v", v)):
-        if x.requires_grad and x.device.type in ("cpu", "mps"):
+        if torch.is_grad_enabled() and x.requires_grad:
             raise NotImplementedError(
-                f"FlexAttention has no backward pass on {x.device.type}, but {name} "
+                f"FlexAttention has no backward pass on {device}, but {name} "
                 f"requires grad: pass {name}.detach(), or use at.local_attention or "
                 "at.sparse_attention, which have one"
             )
+    if compiled and return_lse:
+        raise NotImplementedError(
+            f"return_lse must be False for a compiled kernel on {device}, where "
+            "FlexAttention has no log-sum-exp: pass compiled=False, or use "
+            "at.local_attention or at.sparse_attention"
+        )
 
 
 def flex_module():
