@@ -204,6 +204,164 @@ def test_nothing_in_nothing_out(kind, shape):
     assert all(x.shape == shape for x in torch.autograd.grad(output, (q, k, v), grad))
 
 
+# Positions, shared heads and the log-sum-exp
+
+
+def log_sum_exp(q, k, keep):
+    """The log-sum-exp of the kept scores, whose gradient is 0 where nothing is kept."""
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    some = keep.any(-1)
+    scores = scores.masked_fill(~keep & some[..., None], -float("inf"))
+    return scores.logsumexp(-1).masked_fill(~some, -float("inf"))
+
+
+def compare_both(kind, tensors, size, *, key_keep=None, first=None, causal=False):
+    """Compare output, log-sum-exp and the gradients of both with float64."""
+    q, k, _ = tensors
+    generator = torch.Generator().manual_seed(3)
+    keep = at.dense_mask(
+        pattern_of(kind, size, causal),
+        *(q.shape[-2], k.shape[-2], DEVICE),
+        first=first or 0,
+    )
+    if key_keep is not None:
+        keep = keep & key_keep[..., None, :]
+
+    def graded(function, tensors):
+        output, lse = function(*tensors)
+        grads = [torch.randn(x.shape, generator=generator).to(x) for x in (output, lse)]
+        grads[1] = grads[1].masked_fill(lse == -float("inf"), float("nan"))
+        generator.manual_seed(3)
+        found = torch.autograd.grad((output, lse), tensors, grads)
+        return output, lse, *found
+
+    generator.manual_seed(3)
+    options = {"key_keep": key_keep, "first": first, "causal": causal}
+    found = graded(
+        lambda q, k, v: attend(kind, q, k, v, size, return_lse=True, **options), tensors
+    )
+    exact = [x.detach().double().nan_to_num().requires_grad_() for x in tensors]
+
+    def dense(q, k, v):
+        return at.attention(q, k, v, keep), log_sum_exp(q, k, keep)
+
+    expected = [x.nan_to_num(neginf=-1e3) for x in graded(dense, exact)]
+    for name, x, y in zip(
+        ("out", "lse", "dq", "dk", "dv"), found, expected, strict=True
+    ):
+        assert not x.isnan().any() and x.shape == y.shape, name
+        assert ((x == -float("inf")) == (y == -1e3)).all(), name
+        error = (x.nan_to_num(neginf=-1e3) - y).abs().max() if x.numel() else 0
+        assert error <= 1e-5 * max(1, y.masked_fill(y == -1e3, 0).abs().max()), name
+
+
+def queries_and_keys(*leading, n_q, n_k, of_keys=None, d=16):
+    (q, *_), _ = inputs(*leading, n_q, d)
+    (_, k, v), _ = inputs(*(of_keys or leading), n_k, d, seed=1)
+    return [q, k, v]
+
+
+WINDOWS = [(7, 0), (0, 20), (3, 18), (40, 5), (2**31, 1), (0, 2**70)]
+
+
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_a_window_of_two_sides(window):
+    compare_both("local", queries_and_keys(1, n_q=50, n_k=50), window)
+    compare_both("local", queries_and_keys(1, n_q=37, n_k=37), window, causal=True)
+
+
+PLACES = [
+    # n_q, n_k, first
+    (1, 70, 69),  # one query at the end
+    (33, 75, 42),
+    (20, 70, 0),
+    (37, 64, 11),
+    (64, 20, -44),  # more queries than keys, at the end
+    (40, 40, -100),  # all before the keys
+    (17, 33, 90),  # all after them
+    (50, 50, 3),
+]
+
+
+@pytest.mark.parametrize(("kind", "size"), [("local", (9, 4)), ("blocks", 7)])
+@causal_or_not
+@pytest.mark.parametrize(("n_q", "n_k", "first"), PLACES)
+def test_queries_may_begin_elsewhere(kind, size, n_q, n_k, first, causal):
+    tensors = queries_and_keys(1, n_q=n_q, n_k=n_k)
+    compare_both(kind, tensors, size, first=first, causal=causal)
+
+
+@both
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_padding_may_hold_anything(kind, value):
+    tensors = queries_and_keys(2, n_q=41, n_k=50)
+    key_keep = torch.rand(2, 50, generator=torch.Generator().manual_seed(1)) < 0.6
+    key_keep[0, :25], key_keep[1, 40:] = False, False
+    key_keep = key_keep.to(DEVICE)
+    with torch.no_grad():
+        for x in tensors[1:]:
+            x[~key_keep] = value
+    compare_both(kind, tensors, 6, first=5, key_keep=key_keep)
+
+
+GROUPS = [
+    ((2, 3), (2, 1)),
+    ((2, 3), (1, 3)),
+    ((2, 2, 3), (2, 2, 1)),
+    ((2, 2, 3), (1, 2, 1)),
+    ((1, 3), (2, 1)),  # keys of two batches for the same queries
+]
+
+
+@both
+@pytest.mark.parametrize(("of_queries", "of_keys"), GROUPS)
+@pytest.mark.parametrize("padded", [False, True])
+def test_heads_may_share_keys(kind, of_queries, of_keys, padded):
+    tensors = queries_and_keys(*of_queries, n_q=35, n_k=40, of_keys=of_keys)
+    key_keep = None
+    if padded:
+        generator = torch.Generator().manual_seed(1)
+        key_keep = (torch.rand(*of_keys, 40, generator=generator) < 0.7).to(DEVICE)
+    compare_both(kind, tensors, 9, first=5, key_keep=key_keep)
+
+
+def test_shared_keys_are_not_copied(monkeypatch):
+    seen, launch = [], kernels.launch
+    monkeypatch.setattr(
+        kernels, "launch", lambda *x: (seen.append(x[2][1:3]), launch(*x))
+    )
+    q, k, v = queries_and_keys(2, 3, n_q=20, n_k=20, of_keys=(2, 1))
+    attend("local", q, k, v, 3).sum().backward()
+    assert len(seen) == 3 and k.grad.shape == k.shape
+    for keys, values in seen:
+        assert keys.data_ptr() == k.data_ptr() and keys.numel() == k.numel()
+        assert values.data_ptr() == v.data_ptr() and values.numel() == v.numel()
+
+
+@both
+def test_a_gradient_may_come_by_the_log_sum_exp_alone(kind):
+    tensors = queries_and_keys(1, n_q=30, n_k=30)
+    lse = attend(kind, *tensors, 5, return_lse=True)[1]
+    found = torch.autograd.grad(lse.sum(), tensors)
+    exact = [x.detach().double().requires_grad_() for x in tensors]
+    keep = at.dense_mask(PATTERNS[kind](5), 30, device=DEVICE)
+    dense = log_sum_exp(*exact[:2], keep).sum()
+    expected = torch.autograd.grad(dense, exact[:2])
+    for x, y in zip(found, [*expected, torch.zeros(1, 30, 16)], strict=True):
+        assert (x - y.to(x.device)).abs().max() < 1e-5
+
+
+@both
+@pytest.mark.parametrize(("n_q", "n_k"), [(0, 7), (7, 0)])
+def test_no_queries_or_no_keys(kind, n_q, n_k):
+    tensors = queries_and_keys(2, n_q=n_q, n_k=n_k)
+    output, lse = attend(kind, *tensors, 3, first=0, return_lse=True)
+    assert output.shape == (2, n_q, 16) and (output == 0).all()
+    assert lse.shape == (2, n_q) and (lse == -float("inf")).all()
+    for x, y in zip(torch.autograd.grad(output.sum(), tensors), tensors, strict=True):
+        assert x.shape == y.shape and (x == 0).all()
+
+
 # Tiles
 
 
@@ -293,8 +451,12 @@ def test_wrong_arguments_are_named():
         local(*[q.repeat(1, 1, 50)] * 3, 1)
     with pytest.raises(ValueError, match=r"v must have the width of q, 4, got"):
         local(q, q, q[..., :3], 1)
-    with pytest.raises(ValueError, match=r"k must have the length of q, 8, got"):
+    with pytest.raises(
+        ValueError, match=r"first must be given for 8 queries and 7 keys"
+    ):
         local(q, q[:, :7], q[:, :7], 1)
+    with pytest.raises(ValueError, match=r"all positions below 2\*\*28, got 536870912"):
+        local(q, q, q, 1, first=2**29)
     with pytest.raises(TypeError, match=r"key_keep must be bool"):
         local(q, q, q, 1, key_keep=q[..., 0])
     with pytest.raises(TypeError, match="exactly one of num_blocks and block_size"):
@@ -380,3 +542,11 @@ def test_tuning_on_the_gpu(kind, monkeypatch):
     for kernel, configs in zip(KERNELS, ALL_CONFIGS, strict=True):
         monkeypatch.setattr(kernel, "configs", configs)
     compare(kind, *inputs(1, 2, 1000, 64, dtype=torch.float16), 256, atol=4e-3)
+
+
+@both
+@on_gpu
+def test_positions_and_shared_heads_on_the_gpu(kind):
+    tensors = queries_and_keys(2, 4, n_q=300, n_k=700, of_keys=(2, 1), d=64)
+    key_keep = torch.arange(700, device=DEVICE) < 640
+    compare_both(kind, tensors, 100, first=400, key_keep=key_keep)

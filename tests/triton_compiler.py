@@ -19,13 +19,14 @@ KERNELS = (
     kernels.query_gradient_kernel,
     kernels.key_gradient_kernel,
 )
-SPECIAL = {"n": 1, "reach": 1}  # Triton compiles a 1 into the kernel
+NUMBERS = {"n_q", "n_k", "left", "right", "offset", "group"}
 VARIANTS = [
-    # capability, dtype, D, blocks, causal, padding, arguments that are 1
-    (90, "bf16", 128, False, True, True, ()),
-    (80, "fp16", 16, True, True, True, ("n", "reach")),
-    (75, "fp16", 16, False, False, False, ()),
-    (75, "fp32", 16, True, False, True, ("reach",)),
+    # capability, dtype, D, blocks, causal, padding, arguments that are 1: Triton
+    # compiles them into the kernel
+    (90, "bf16", 128, False, False, True, ("group",)),
+    (80, "fp16", 16, True, True, True, ("n_q", "n_k", "left", "offset")),
+    (75, "fp16", 16, False, False, False, ("right", "offset")),
+    (75, "fp32", 16, True, False, True, ("left", "group")),
 ]
 
 
@@ -33,11 +34,15 @@ def compile_kernel(kernel, config, capability, dtype, d, blocks, causal, padding
     """Compile one configuration of one kernel down to machine code."""
     width = max(16, triton.next_power_of_2(d))
     values = {"D": d, "WIDTH": width, "BLOCKS": blocks, "CAUSAL": causal}
-    values |= config.kwargs | {name: SPECIAL[name] for name in ones}
+    values |= config.kwargs | dict.fromkeys(ones, 1)
     if not padding:
-        values["keep"] = None
+        values |= {"keep": None, "grad_lse": None}
     types = {"keep": "*u8", "logsum": "*fp32", "mean": "*fp32", "scale": "fp32"}
-    types |= {"n": "i32", "reach": "i32"} | dict.fromkeys(TENSORS, f"*{dtype}")
+    types |= (
+        {"grad_lse": "*fp32"}
+        | dict.fromkeys(NUMBERS, "i32")
+        | dict.fromkeys(TENSORS, f"*{dtype}")
+    )
     names = kernel.fn.arg_names
     signature = {x: "constexpr" if x in values else types[x] for x in names}
     places = {(k,): values[x] for k, x in enumerate(names) if x in values}

@@ -119,7 +119,7 @@ def flex_attention(
     if 0 in (*leading, n_q, n_k, v.shape[-1]):
         return nothing(q, v, leading, return_lse)
     layout = Layout.of(leading, k, v)
-    tensors = layout.arguments(q, k, v, key_keep)
+    tensors = arguments(layout, q, k, v, key_keep)
     if not torch.is_grad_enabled():  # FlexAttention would refuse them on the CPU
         tensors = [x if x is None else x.detach() for x in tensors]
     mask = kept_mask(pattern, versions(pattern), n_q, n_k, first, size, q.device)
@@ -401,50 +401,57 @@ def listed(chosen: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Layout(NamedTuple):
-    """How leading axes become the two that FlexAttention has, batch and heads.
+    """How leading axes become two, batch and heads.
 
     Axes in which keys are 1 and queries are not become heads that share a key head.
     """
 
     leading: tuple[int, ...]  # of the output
     of_keys: tuple[int, ...]
-    order: tuple[int, ...]  # axes with keys of their own, then those that share
-    batch: int
+    order: tuple[int, ...]  # axes of the batch, then those of the heads
+    batch: int  # how many axes are the batch's
 
     @classmethod
     def of(cls, leading: tuple[int, ...], k: Tensor, v: Tensor) -> Layout:
-        """Find the axes that share keys."""
+        """Find the axes that share keys; without any, the last one has the heads."""
         of_keys = tuple(torch.broadcast_shapes(k.shape[:-2], v.shape[:-2]))
         axes = range(len(leading))
         own = [a for a in axes if of_keys[a] == leading[a]]
         shared = [a for a in axes if of_keys[a] != leading[a]]
-        batch = math.prod(leading[a] for a in (own if shared else own[:-1]))
+        batch = len(own) if shared else len(own[:-1])
         return cls(leading, of_keys, (*own, *shared), batch)
 
-    def arguments(
-        self, q: Tensor, k: Tensor, v: Tensor, key_keep: Tensor | None
-    ) -> list[Tensor | None]:
-        """Queries, keys, values and padding, (batch, heads, n, ...)."""
-        if key_keep is not None:  # 0 * NaN is NaN: padding counts as 0
-            k, v = (torch.where(key_keep[..., None], x, 0.0) for x in (k, v))
-        q, k, v = (
-            self.flat(q, self.leading),
-            *(self.flat(x, self.of_keys) for x in (k, v)),
-        )
-        if key_keep is not None:
-            key_keep = self.flat(key_keep[..., None], self.of_keys)[..., 0]
-            key_keep = key_keep.expand(*q.shape[:2], -1)
-        return [q, k, v, key_keep]
-
-    def flat(self, x: Tensor, leading: tuple[int, ...]) -> Tensor:
+    def queries(self, x: Tensor) -> Tensor:
         """Turn (..., n, d) into (batch, heads, n, d)."""
+        return self._flat(x, self.leading)
+
+    def keys(self, x: Tensor) -> Tensor:
+        """The same for what belongs to keys: (batch, 1, n, d) where heads share."""
+        return self._flat(x, self.of_keys)
+
+    def _flat(self, x: Tensor, leading: tuple[int, ...]) -> Tensor:
+        sizes = [leading[a] for a in self.order]
+        split = (math.prod(sizes[: self.batch]), math.prod(sizes[self.batch :]))
         x = x.expand(*leading, *x.shape[-2:]).permute(*self.order, -2, -1)
-        return x.reshape(self.batch, -1, *x.shape[-2:])
+        return x.reshape(*split, *x.shape[-2:])
 
     def restored(self, x: Tensor) -> Tensor:
         """Turn (batch, heads, n, ...) into (..., n, ...)."""
         x = x.reshape(*(self.leading[a] for a in self.order), *x.shape[2:])
         return x.movedim(tuple(range(len(self.order))), self.order)
+
+
+def arguments(
+    layout: Layout, q: Tensor, k: Tensor, v: Tensor, key_keep: Tensor | None
+) -> list[Tensor | None]:
+    """Queries, keys, values and padding as FlexAttention takes them."""
+    if key_keep is not None:  # 0 * NaN is NaN: padding counts as 0
+        k, v = (torch.where(key_keep[..., None], x, 0.0) for x in (k, v))
+    flat = [layout.queries(q), layout.keys(k), layout.keys(v)]
+    if key_keep is not None:
+        key_keep = layout.keys(key_keep[..., None])[..., 0]
+        key_keep = key_keep.expand(*flat[0].shape[:2], -1)
+    return [*flat, key_keep]
 
 
 # Predicates, as a kernel wants them

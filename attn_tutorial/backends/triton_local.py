@@ -2,7 +2,7 @@
 
 In both patterns a query meets one run of keys, from first(i) to last(i), and a key is
 met by one run of queries. Both ends of the run only grow with i. So one set of kernels
-serves both patterns, and three facts make it fast:
+serves both patterns, and four facts make it fast:
 
 - A tile of queries meets the keys from first(its first query) to last(its last query).
   No other tile of keys is loaded.
@@ -11,6 +11,8 @@ serves both patterns, and three facts make it fast:
   edge tiles, and only they are masked.
 - The online softmax (Eq. 11) keeps one maximum and one sum per query, in float32, so
   no score ever leaves the chip. The backward pass computes the scores again.
+- Heads of queries that share a head of keys read it where it is, and the program that
+  owns a tile of keys adds up what all of them send back.
 
 Scores are in base 2, since a GPU computes 2**x faster than e**x.
 
@@ -21,7 +23,9 @@ but in ordinary Python, so that they can be tested and watched anywhere.
 
 from __future__ import annotations
 
+import math
 import os
+from typing import NamedTuple
 
 import torch
 import triton
@@ -29,19 +33,21 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from attn_tutorial.backends.flex import Layout
 from attn_tutorial.checks import (
     check_block,
+    check_first,
     check_key_keep,
     check_qkv,
-    check_radius,
-    check_same_length,
     check_scale,
+    check_window,
 )
 
 __all__ = ["triton_local_attention", "triton_sparse_attention"]
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+FARTHEST = 2**28  # positions: three blocks of as many fit into 32 bits
 WIDEST = 128  # features: tiles of more would not fit next to the sums
 
 LOG2_E = tl.constexpr(1.4426950408889634)  # e**x = 2**(x * log2(e))
@@ -61,7 +67,7 @@ def tuning(*sizes: tuple[int, int, int, int]):
     return triton.autotune(
         # The interpreter has nothing to choose from: small tiles show the edges best.
         configs[-1:] if INTERPRETED else configs,
-        key=["reach", "D", "BLOCKS", "CAUSAL"],
+        key=["left", "right", "D", "BLOCKS", "CAUSAL"],
         prune_configs_by={"early_config_prune": affordable},
     )
 
@@ -81,39 +87,65 @@ def affordable(configs: list, tensors: dict, **options) -> list:
 
 
 @triton.jit
-def span(i, n, reach, BLOCKS: tl.constexpr, CAUSAL: tl.constexpr, BACK: tl.constexpr):
-    """Return the first and last key that query i meets.
+def block_of(position, size):
+    """Return the block of a position, which may be negative: // would round to 0."""
+    return tl.where(position >= 0, position // size, -((size - 1 - position) // size))
 
-    With BACK, return the first and last query that meets key i. Without causality that
-    is the same, since both patterns are symmetric. reach is w, or b if BLOCKS.
+
+@triton.jit
+def span(
+    i,
+    n,
+    left,
+    right,
+    offset,
+    BLOCKS: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    BACK: tl.constexpr,
+):
+    """Return the first and last of n keys that query i meets.
+
+    With BACK, return the first and last of n queries that meet key i. Query 0 is at
+    position `offset` of the keys. A window reaches from `left` before the query to
+    `right` after it. With BLOCKS, `left` is b, and only causality tells BACK.
     """
     if BLOCKS:
-        first = (i // reach - 1) * reach
-        last = (i // reach + 2) * reach - 1
+        position = i if BACK else i + offset
+        first = (block_of(position, left) - 1) * left
+        last = (block_of(position, left) + 2) * left - 1
+        if CAUSAL and BACK:
+            first = position
+        if CAUSAL and not BACK:
+            last = position
+        if BACK:
+            first -= offset
+            last -= offset
+    elif BACK:
+        first = i - offset - right
+        last = i - offset + left
     else:
-        first = i - reach
-        last = i + reach
-    if CAUSAL and BACK:
-        first = i
-    if CAUSAL and not BACK:
-        last = i
+        first = i + offset - left
+        last = i + offset + right
     return tl.maximum(first, 0), tl.minimum(last, n - 1)
 
 
 @triton.jit
 def own_tile(n, TILE: tl.constexpr):
-    """Return this program's offset of the head in rows, and its first position."""
+    """Return this program's head, and the first of its n positions."""
     tiles = tl.cdiv(n, TILE)
     head = tl.program_id(0) // tiles
     start = (tl.program_id(0) % tiles) * TILE
-    return head.to(tl.int64) * n, start
+    return head.to(tl.int64), start
 
 
 @triton.jit
 def run_of_tile(
     start,
-    n,
-    reach,
+    n_own,
+    n_met,
+    left,
+    right,
+    offset,
     BLOCKS: tl.constexpr,
     CAUSAL: tl.constexpr,
     BACK: tl.constexpr,
@@ -124,17 +156,22 @@ def run_of_tile(
 
     `begin` is a multiple of STEP. Everyone in the tile meets whole to whole_end.
     """
-    last_own = tl.minimum(start + TILE, n) - 1
-    begin, whole_last = span(start, n, reach, BLOCKS, CAUSAL, BACK)
-    whole, last = span(last_own, n, reach, BLOCKS, CAUSAL, BACK)
+    last_own = tl.minimum(start + TILE, n_own) - 1
+    begin, whole_last = span(start, n_met, left, right, offset, BLOCKS, CAUSAL, BACK)
+    whole, last = span(last_own, n_met, left, right, offset, BLOCKS, CAUSAL, BACK)
     return begin // STEP * STEP, last + 1, whole, whole_last + 1
 
 
 @triton.jit
-def load_tile(x, rows, n, D: tl.constexpr, WIDTH: tl.constexpr):
-    """Load rows of x, (n, D), as (rows, WIDTH), with zeros where there is nothing."""
+def load_tile(x, rows, n, kept, D: tl.constexpr, WIDTH: tl.constexpr):
+    """Load rows of x, (n, D), as (rows, WIDTH), with zeros where there is nothing.
+
+    Rows that are not kept are not read either: they may hold NaN.
+    """
     features = tl.arange(0, WIDTH)
     inside = rows[:, None] < n
+    if kept is not None:
+        inside = inside & kept[:, None]
     if WIDTH != D:
         inside = inside & (features[None, :] < D)
     where = x + rows[:, None].to(tl.int64) * D + features[None, :]
@@ -167,7 +204,9 @@ def tile_scores(
     whole,
     whole_end,
     n,
-    reach,
+    left,
+    right,
+    offset,
     scale,
     BLOCKS: tl.constexpr,
     CAUSAL: tl.constexpr,
@@ -182,7 +221,7 @@ def tile_scores(
     scores = product(own, tl.trans(met)) * (scale * LOG2_E)
     if (start < whole) | (start + STEP > whole_end):  # an edge tile
         j = start + tl.arange(0, STEP)
-        first, last = span(i, n, reach, BLOCKS, CAUSAL, BACK)
+        first, last = span(i, n, left, right, offset, BLOCKS, CAUSAL, BACK)
         keep = (j[None, :] >= first[:, None]) & (j[None, :] <= last[:, None])
         scores = tl.where(keep, scores, float("-inf"))
     return scores
@@ -199,7 +238,9 @@ def meet(
     whole,
     whole_end,
     n,
-    reach,
+    left,
+    right,
+    offset,
     scale,
     D: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -212,14 +253,16 @@ def meet(
     A key that is padding scores -inf as well.
     """
     j = start + tl.arange(0, STEP)
-    keys = load_tile(k, j, n, D, WIDTH)
-    values = load_tile(v, j, n, D, WIDTH)
+    kept = None
+    if keep is not None:
+        kept = tl.load(keep + j, mask=j < n, other=0) != 0
+    keys = load_tile(k, j, n, kept, D, WIDTH)
+    values = load_tile(v, j, n, kept, D, WIDTH)
     scores = tile_scores(
-        queries, keys, i, start, whole, whole_end, n, reach, scale,
+        queries, keys, i, start, whole, whole_end, n, left, right, offset, scale,
         BLOCKS, CAUSAL, False, STEP,
     )  # fmt: skip
     if keep is not None:
-        kept = tl.load(keep + j, mask=j < n, other=0) != 0
         scores = tl.where(kept[None, :], scores, float("-inf"))
     return keys, values, scores
 
@@ -235,8 +278,12 @@ def forward_kernel(
     keep,
     out,
     logsum,
-    n,
-    reach,
+    n_q,
+    n_k,
+    left,
+    right,
+    offset,
+    group,
     scale,
     D: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -246,21 +293,22 @@ def forward_kernel(
     STEP: tl.constexpr,
 ):
     """Attention of one tile of queries: out, and log2 of the sum of 2**scores."""
-    head, start = own_tile(n, TILE)
+    head, start = own_tile(n_q, TILE)
     i = start + tl.arange(0, TILE)
-    queries = load_tile(q + head * D, i, n, D, WIDTH)
+    row, shared = head * n_q, head // group * n_k
+    queries = load_tile(q + row * D, i, n_q, None, D, WIDTH)
     if keep is not None:
-        keep += head
+        keep += shared
     begin, end, whole, whole_end = run_of_tile(
-        start, n, reach, BLOCKS, CAUSAL, False, TILE, STEP
+        start, n_q, n_k, left, right, offset, BLOCKS, CAUSAL, False, TILE, STEP
     )
     top = tl.full((TILE,), float("-inf"), tl.float32)  # largest score so far
     total = tl.zeros((TILE,), tl.float32)  # sum of 2**(score - top)
     mix = tl.zeros((TILE, WIDTH), tl.float32)  # the same sum, over the values
     for met in range(begin, end, STEP):
         _, values, scores = meet(
-            queries, k + head * D, v + head * D, keep, i, met, whole, whole_end,
-            n, reach, scale, D, WIDTH, BLOCKS, CAUSAL, STEP,
+            queries, k + shared * D, v + shared * D, keep, i, met, whole, whole_end,
+            n_k, left, right, offset, scale, D, WIDTH, BLOCKS, CAUSAL, STEP,
         )  # fmt: skip
         new_top = tl.maximum(top, tl.max(scores, 1))
         # A query that has met no key yet: -inf - 0 is -inf, -inf - -inf is NaN.
@@ -273,9 +321,9 @@ def forward_kernel(
     # Without any key: zeros here, and a log-sum that makes all weights zero later.
     empty = total == 0.0
     mix = mix / tl.where(empty, 1.0, total)[:, None]
-    store_tile(out + head * D, mix, i, n, D, WIDTH)
+    store_tile(out + row * D, mix, i, n_q, D, WIDTH)
     logs = tl.where(empty, float("inf"), top + tl.log2(tl.where(empty, 1.0, total)))
-    tl.store(logsum + head + i, logs, mask=i < n)
+    tl.store(logsum + row + i, logs, mask=i < n_q)
 
 
 @tuning((128, 64, 8, 2), (64, 64, 4, 3), (64, 64, 4, 2), (64, 32, 4, 2), (32, 16, 4, 1))
@@ -288,10 +336,15 @@ def query_gradient_kernel(
     out,
     logsum,
     grad,
+    grad_lse,
     mean,
     dq,
-    n,
-    reach,
+    n_q,
+    n_k,
+    left,
+    right,
+    offset,
+    group,
     scale,
     D: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -300,32 +353,39 @@ def query_gradient_kernel(
     TILE: tl.constexpr,
     STEP: tl.constexpr,
 ):
-    """Compute dq of one tile of queries, and for later each row's mean of dP."""
-    head, start = own_tile(n, TILE)
+    """Compute dq of one tile of queries, and for later each row's mean of dP.
+
+    A gradient of the log-sum-exp adds the weights times it to the gradient of the
+    scores, as if the mean were smaller by it.
+    """
+    head, start = own_tile(n_q, TILE)
     i = start + tl.arange(0, TILE)
-    queries = load_tile(q + head * D, i, n, D, WIDTH)
-    grads = load_tile(grad + head * D, i, n, D, WIDTH)
-    outputs = load_tile(out + head * D, i, n, D, WIDTH)
-    logs = tl.load(logsum + head + i, mask=i < n, other=0.0)
+    row, shared = head * n_q, head // group * n_k
+    queries = load_tile(q + row * D, i, n_q, None, D, WIDTH)
+    grads = load_tile(grad + row * D, i, n_q, None, D, WIDTH)
+    outputs = load_tile(out + row * D, i, n_q, None, D, WIDTH)
+    logs = tl.load(logsum + row + i, mask=i < n_q, other=0.0)
     # The mean of dP under the weights P is dO . O: no second pass over the keys.
     means = tl.sum(grads.to(tl.float32) * outputs.to(tl.float32), 1)
-    tl.store(mean + head + i, means, mask=i < n)
+    if grad_lse is not None:
+        means -= tl.load(grad_lse + row + i, mask=i < n_q, other=0.0)
+    tl.store(mean + row + i, means, mask=i < n_q)
     if keep is not None:
-        keep += head
+        keep += shared
     begin, end, whole, whole_end = run_of_tile(
-        start, n, reach, BLOCKS, CAUSAL, False, TILE, STEP
+        start, n_q, n_k, left, right, offset, BLOCKS, CAUSAL, False, TILE, STEP
     )
     total = tl.zeros((TILE, WIDTH), tl.float32)
     for met in range(begin, end, STEP):
         keys, values, scores = meet(
-            queries, k + head * D, v + head * D, keep, i, met, whole, whole_end,
-            n, reach, scale, D, WIDTH, BLOCKS, CAUSAL, STEP,
+            queries, k + shared * D, v + shared * D, keep, i, met, whole, whole_end,
+            n_k, left, right, offset, scale, D, WIDTH, BLOCKS, CAUSAL, STEP,
         )  # fmt: skip
         weights = tl.exp2(scores - logs[:, None])
         dweights = product(grads, tl.trans(values))
         dscores = weights * (dweights - means[:, None])  # (TILE, STEP)
         total += product(dscores.to(keys.dtype), keys)
-    store_tile(dq + head * D, total * scale, i, n, D, WIDTH)
+    store_tile(dq + row * D, total * scale, i, n_q, D, WIDTH)
 
 
 @tuning(
@@ -342,8 +402,12 @@ def key_gradient_kernel(
     mean,
     dk,
     dv,
-    n,
-    reach,
+    n_q,
+    n_k,
+    left,
+    right,
+    offset,
+    group,
     scale,
     D: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -354,97 +418,117 @@ def key_gradient_kernel(
 ):
     """Compute dk and dv of one tile of keys, which meets tiles of queries.
 
-    Everything is transposed, keys down and queries across. No other program adds to
-    these keys, so there are no atomic additions, and the result never varies.
+    Everything is transposed, keys down and queries across. The heads of queries that
+    share the keys come one after the other. No other program adds to these keys, so
+    there are no atomic additions, and the result never varies.
     """
-    head, start = own_tile(n, TILE)
+    head, start = own_tile(n_k, TILE)
     j = start + tl.arange(0, TILE)
-    keys = load_tile(k + head * D, j, n, D, WIDTH)
-    values = load_tile(v + head * D, j, n, D, WIDTH)
+    own = head * n_k
+    kept = None
+    if keep is not None:
+        kept = tl.load(keep + own + j, mask=j < n_k, other=0) != 0
+    keys = load_tile(k + own * D, j, n_k, kept, D, WIDTH)
+    values = load_tile(v + own * D, j, n_k, kept, D, WIDTH)
     begin, end, whole, whole_end = run_of_tile(
-        start, n, reach, BLOCKS, CAUSAL, True, TILE, STEP
+        start, n_k, n_q, left, right, offset, BLOCKS, CAUSAL, True, TILE, STEP
     )
     dkeys = tl.zeros((TILE, WIDTH), tl.float32)
     dvalues = tl.zeros((TILE, WIDTH), tl.float32)
-    for met in range(begin, end, STEP):
-        i = met + tl.arange(0, STEP)
-        queries = load_tile(q + head * D, i, n, D, WIDTH)
-        grads = load_tile(grad + head * D, i, n, D, WIDTH)
-        logs = tl.load(logsum + head + i, mask=i < n, other=0.0)
-        means = tl.load(mean + head + i, mask=i < n, other=0.0)
-        scores = tile_scores(
-            keys, queries, j, met, whole, whole_end, n, reach, scale,
-            BLOCKS, CAUSAL, True, STEP,
-        )  # fmt: skip
-        weights = tl.exp2(scores - logs[None, :])
-        dvalues += product(weights.to(grads.dtype), grads)
-        dweights = product(values, tl.trans(grads))
-        dscores = weights * (dweights - means[None, :])  # (TILE, STEP)
-        dkeys += product(dscores.to(queries.dtype), queries)
+    for member in range(0, group):
+        row = (head * group + member) * n_q
+        for met in range(begin, end, STEP):
+            i = met + tl.arange(0, STEP)
+            queries = load_tile(q + row * D, i, n_q, None, D, WIDTH)
+            grads = load_tile(grad + row * D, i, n_q, None, D, WIDTH)
+            logs = tl.load(logsum + row + i, mask=i < n_q, other=0.0)
+            means = tl.load(mean + row + i, mask=i < n_q, other=0.0)
+            scores = tile_scores(
+                keys, queries, j, met, whole, whole_end, n_q, left, right, offset,
+                scale, BLOCKS, CAUSAL, True, STEP,
+            )  # fmt: skip
+            weights = tl.exp2(scores - logs[None, :])
+            dvalues += product(weights.to(grads.dtype), grads)
+            dweights = product(values, tl.trans(grads))
+            dscores = weights * (dweights - means[None, :])  # (TILE, STEP)
+            dkeys += product(dscores.to(queries.dtype), queries)
     if keep is not None:  # a padded key has a row of its own: clear it at the end
-        kept = (tl.load(keep + head + j, mask=j < n, other=0) != 0)[:, None]
-        dkeys = tl.where(kept, dkeys, 0.0)
-        dvalues = tl.where(kept, dvalues, 0.0)
-    store_tile(dk + head * D, dkeys * scale, j, n, D, WIDTH)
-    store_tile(dv + head * D, dvalues, j, n, D, WIDTH)
+        dkeys = tl.where(kept[:, None], dkeys, 0.0)
+        dvalues = tl.where(kept[:, None], dvalues, 0.0)
+    store_tile(dk + own * D, dkeys * scale, j, n_k, D, WIDTH)
+    store_tile(dv + own * D, dvalues, j, n_k, D, WIDTH)
+
+
+class Settings(NamedTuple):
+    """What the kernels are told besides tensors and lengths; see `span`."""
+
+    left: int
+    right: int
+    offset: int
+    group: int  # heads of queries that share a head of keys
+    scale: float
+    blocks: bool
+    causal: bool
 
 
 class TritonAttention(torch.autograd.Function):
-    """The kernels as one differentiable function of q, k and v, each (G, n, d)."""
+    """The kernels as one differentiable function of q, (G, n_q, d), and k and v.
+
+    Those are (G / group, n_k, d). Returns the output and the log-sum-exp, (G, n_q).
+    """
 
     @staticmethod
     def forward(
-        ctx,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        keep: Tensor | None,
-        reach: int,
-        blocks: bool,
-        causal: bool,
-        scale: float,
-    ) -> Tensor:
+        ctx, q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, settings: Settings
+    ) -> tuple[Tensor, Tensor]:
         """Keep the inputs, the output and one number per query, but no weights."""
-        ctx.settings = (reach, blocks, causal, scale)
+        ctx.settings = settings
+        ctx.set_materialize_grads(False)
         out, logsum = torch.empty_like(q), _number_per_row(q)
-        launch(forward_kernel, (q, k, v, keep, out, logsum), *ctx.settings)
+        launch(forward_kernel, q, (q, k, v, keep, out, logsum), settings)
         ctx.save_for_backward(q, k, v, keep, out, logsum)
-        return out
+        # The kernels have base 2, and +inf where there is no key.
+        lse = torch.where(logsum == math.inf, -math.inf, logsum * math.log(2))
+        return out, lse
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple:
+    def backward(ctx, grad: Tensor | None, grad_lse: Tensor | None) -> tuple:
         """Compute dq by tiles of queries, then dk and dv by tiles of keys. Eq. (12)."""
         q, k, v, keep, out, logsum = ctx.saved_tensors
-        grad, mean = grad.contiguous(), _number_per_row(q)
+        grad = torch.zeros_like(q) if grad is None else grad.contiguous()
+        if grad_lse is not None:  # without a key nothing moves, whatever comes in
+            grad_lse = grad_lse.masked_fill(logsum == math.inf, 0.0).contiguous()
+        mean = _number_per_row(q)
         dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
-        tensors = (q, k, v, keep, out, logsum, grad, mean, dq)
-        launch(query_gradient_kernel, tensors, *ctx.settings)
+        tensors = (q, k, v, keep, out, logsum, grad, grad_lse, mean, dq)
+        launch(query_gradient_kernel, q, tensors, ctx.settings)
         tensors = (q, k, v, keep, logsum, grad, mean, dk, dv)
-        launch(key_gradient_kernel, tensors, *ctx.settings)
-        return dq, dk, dv, None, None, None, None, None
+        launch(key_gradient_kernel, k, tensors, ctx.settings)
+        return dq, dk, dv, None, None
 
 
 def _number_per_row(x: Tensor) -> Tensor:
     return torch.empty(x.shape[:2], dtype=torch.float32, device=x.device)
 
 
-def launch(
-    kernel, tensors: tuple, reach: int, blocks: bool, causal: bool, scale: float
-) -> None:
-    """Start one program for each tile of each head; the first tensor is (G, n, d)."""
-    heads, n, d = tensors[0].shape
+def launch(kernel, own: Tensor, tensors: tuple, settings: Settings) -> None:
+    """Start one program for each tile of each head of `own`, (heads, n, d)."""
+    heads, n, d = own.shape
+    if heads == 0 or n == 0:
+        return
+    *numbers, blocks, causal = settings
     width = max(16, triton.next_power_of_2(d))  # what the matrix units accept
 
     def grid(sizes: dict) -> tuple[int]:
         return (heads * triton.cdiv(n, sizes["TILE"]),)
 
-    with torch.cuda.device_of(tensors[0]):  # which need not be the current one
+    with torch.cuda.device_of(own):  # which need not be the current one
         kernel[grid](
             *tensors,
-            n,
-            reach,
-            scale,
+            tensors[0].shape[1],
+            tensors[1].shape[1],
+            *numbers,
             D=d,
             WIDTH=width,
             BLOCKS=blocks,
@@ -456,43 +540,61 @@ def triton_local_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    window: int,
+    window: int | tuple[int, int],
     *,
     causal: bool = False,
+    first: int | None = None,
     key_keep: Tensor | None = None,
     scale: float | None = None,
-) -> Tensor:
+    return_lse: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
     """Local attention in a Triton kernel, forward and backward, as `local_attention`.
 
     Query i meets key j exactly when |i - j| <= w, or, if causal, when i - w <= j <= i.
     Products are summed in float32, whatever the dtype of the inputs.
 
     Args:
-        q: Queries, shape (..., n, d): float16, bfloat16 or float32, d at most 128.
-        k: Keys, shape (..., n, d).
-        v: Values, shape (..., n, d).
-        window: w >= 0, how far a query sees to each side: 2w + 1 keys, w + 1 if causal.
+        q: Queries, shape (..., n_q, d): float16, bfloat16 or float32, d at most 128.
+        k: Keys, shape (..., n_k, d). Where a leading axis is 1, all heads of q share
+            one head of keys, which is not copied.
+        v: Values, shape (..., n_k, d).
+        window: w >= 0, how far a query sees to each side: 2w + 1 keys, w + 1 if causal;
+            or (left, right), how far back and how far ahead.
         causal: Also forbid the keys after the query.
-        key_keep: bool, broadcastable to (..., n), False = padding, never attended.
+        first: Position of the first query on the keys' axis. None means 0, and needs as
+            many queries as keys.
+        key_keep: bool, (n_k,) or with the leading axes of k, False = padding, never
+            attended, whatever it holds.
         scale: Factor of the scores, by default 1 / sqrt(d).
+        return_lse: Also return the log-sum-exp of each query's kept, scaled scores.
 
     Returns:
-        Shape (..., n, d). A query with no key left gets zeros.
+        Shape (..., n_q, d). A query with no key left gets zeros. With `return_lse`
+        also (..., n_q), float32 and differentiable, -inf where no key is left.
 
     Raises:
         TypeError: If q, k, v are not of one of the three dtypes, or window is no
             integer, or key_keep not boolean.
-        ValueError: If shapes do not fit, d > 128, window < 0, or the tensors are on the
-            CPU and Triton's interpreter is off.
+        ValueError: If shapes do not fit, d > 128, window < 0, first is needed or beyond
+            2**28, or the tensors are on the CPU and Triton's interpreter is off.
 
     Example:
         >>> q = torch.randn(2, 8, 100, 16, device="cuda")  # doctest: +SKIP
         >>> triton_local_attention(q, q, q, window=10).shape  # doctest: +SKIP
         torch.Size([2, 8, 100, 16])
     """
-    _check(q, k, v, key_keep)
-    reach = min(check_radius(window), max(q.shape[-2] - 1, 0))
-    return _attention(q, k, v, key_keep, reach, False, causal, scale)
+    layout = _check(q, k, v, key_keep)
+    left, right = (min(side, 2 * FARTHEST) for side in check_window(window))
+    settings = Settings(
+        left=left,
+        right=0 if causal else right,
+        offset=_offset(first, q, k),
+        group=math.prod(layout.leading) // max(math.prod(layout.of_keys), 1),
+        scale=check_scale(scale, q.shape[-1]),
+        blocks=False,
+        causal=False,  # a window of (w, 0)
+    )
+    return _attention(layout, (q, k, v), key_keep, settings, return_lse)
 
 
 def triton_sparse_attention(
@@ -503,9 +605,11 @@ def triton_sparse_attention(
     *,
     block_size: int | None = None,
     causal: bool = False,
+    first: int | None = None,
     key_keep: Tensor | None = None,
     scale: float | None = None,
-) -> Tensor:
+    return_lse: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
     """Block-sparse attention in a Triton kernel, as `sparse_attention`.
 
     Query i meets key j exactly when |i // b - j // b| <= 1 and, if causal, j <= i.
@@ -513,41 +617,54 @@ def triton_sparse_attention(
     causality and at the end.
 
     Args:
-        q: Queries, shape (..., n, d): float16, bfloat16 or float32, d at most 128.
-        k: Keys, shape (..., n, d).
-        v: Values, shape (..., n, d).
-        num_blocks: How many blocks of equal size; must divide n.
-        block_size: b, tokens in a block, instead of num_blocks; any n, the last block
+        q: Queries, shape (..., n_q, d): float16, bfloat16 or float32, d at most 128.
+        k: Keys, shape (..., n_k, d). Where a leading axis is 1, all heads of q share
+            one head of keys, which is not copied.
+        v: Values, shape (..., n_k, d).
+        num_blocks: How many blocks of equal size; must divide n_k.
+        block_size: b, tokens in a block, instead of num_blocks; any n_k, the last block
             may be shorter.
         causal: Also forbid the keys after the query.
-        key_keep: bool, broadcastable to (..., n), False = padding, never attended.
+        first: Position of the first query on the keys' axis, where the blocks are
+            counted. None means 0, and needs as many queries as keys.
+        key_keep: bool, (n_k,) or with the leading axes of k, False = padding, never
+            attended, whatever it holds.
         scale: Factor of the scores, by default 1 / sqrt(d).
+        return_lse: Also return the log-sum-exp of each query's kept, scaled scores.
 
     Returns:
-        Shape (..., n, d). A query with no key left gets zeros.
+        Shape (..., n_q, d). A query with no key left gets zeros. With `return_lse`
+        also (..., n_q), float32 and differentiable, -inf where no key is left.
 
     Raises:
         TypeError: If q, k, v are not of one of the three dtypes, or a number of blocks
             is no integer, or key_keep not boolean.
-        ValueError: If shapes do not fit, d > 128, num_blocks does not divide n, not
-            exactly one of num_blocks and block_size is given, or the tensors are on the
-            CPU and Triton's interpreter is off.
+        ValueError: If shapes do not fit, d > 128, num_blocks does not divide n_k, not
+            exactly one of num_blocks and block_size is given, first is needed or beyond
+            2**28, or the tensors are on the CPU and Triton's interpreter is off.
 
     Example:
         >>> q = torch.randn(2, 8, 96, 16, device="cuda")  # doctest: +SKIP
         >>> triton_sparse_attention(q, q, q, num_blocks=6).shape  # doctest: +SKIP
         torch.Size([2, 8, 96, 16])
     """
-    _check(q, k, v, key_keep)
-    n = q.shape[-2]
-    reach = min(check_block(n, num_blocks, block_size), max(n, 1))
-    return _attention(q, k, v, key_keep, reach, True, causal, scale)
+    layout = _check(q, k, v, key_keep)
+    size = check_block(k.shape[-2], num_blocks, block_size)
+    settings = Settings(
+        left=min(size, FARTHEST),  # a larger block borders on nothing
+        right=0,
+        offset=_offset(first, q, k),
+        group=math.prod(layout.leading) // max(math.prod(layout.of_keys), 1),
+        scale=check_scale(scale, q.shape[-1]),
+        blocks=True,
+        causal=bool(causal),
+    )
+    return _attention(layout, (q, k, v), key_keep, settings, return_lse)
 
 
-def _check(q: Tensor, k: Tensor, v: Tensor, key_keep: Tensor | None) -> None:
-    check_qkv(q, k, v)
+def _check(q: Tensor, k: Tensor, v: Tensor, key_keep: Tensor | None) -> Layout:
+    leading = check_qkv(q, k, v)
     check_key_keep(key_keep, k)
-    check_same_length(q, k)
     if q.dtype not in DTYPES:
         raise TypeError(f"q must be float16, bfloat16 or float32, got {q.dtype}")
     if q.shape[-1] > WIDEST:
@@ -563,24 +680,34 @@ def _check(q: Tensor, k: Tensor, v: Tensor, key_keep: Tensor | None) -> None:
             "q must be on a GPU, got cpu; to run the kernels on the CPU, set "
             "TRITON_INTERPRET=1 in the environment before Triton is imported"
         )
+    return Layout.of(leading, k, v)
+
+
+def _offset(first: int | None, q: Tensor, k: Tensor) -> int:
+    n_q, n_k = q.shape[-2], k.shape[-2]
+    first = check_first(first, n_q, n_k)
+    if abs(first) + n_q + n_k >= FARTHEST:
+        raise ValueError(
+            f"first must leave all positions below 2**28, got {first} for {n_q} "
+            f"queries and {n_k} keys: drop the keys that no query meets"
+        )
+    return first
 
 
 def _attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    layout: Layout,
+    qkv: tuple[Tensor, Tensor, Tensor],
     key_keep: Tensor | None,
-    reach: int,
-    blocks: bool,
-    causal: bool,
-    scale: float | None,
-) -> Tensor:
-    scale = check_scale(scale, q.shape[-1])
-    if 0 in q.shape:
-        return q + k + v  # nothing, but differentiable
-    if key_keep is not None:  # bytes, (G, n)
-        key_keep = key_keep.expand(k.shape[:-1]).reshape(-1, k.shape[-2])
+    settings: Settings,
+    return_lse: bool,
+) -> Tensor | tuple[Tensor, Tensor]:
+    q, k, v = qkv
+    four = [layout.queries(q), layout.keys(k), layout.keys(v)]
+    flat = (x.flatten(0, 1).contiguous() for x in four)  # (G, n, d)
+    if key_keep is not None:  # bytes, (G / group, n_k)
+        key_keep = layout.keys(key_keep[..., None]).flatten(0, 1)[..., 0]
         key_keep = key_keep.contiguous().view(torch.uint8)
-    flat = (x.reshape(-1, *x.shape[-2:]).contiguous() for x in (q, k, v))  # (G, n, d)
-    out = TritonAttention.apply(*flat, key_keep, reach, blocks, bool(causal), scale)
-    return out.view(q.shape)
+    out, lse = TritonAttention.apply(*flat, key_keep, settings)
+    heads = four[0].shape[:2]
+    out, lse = (layout.restored(x.unflatten(0, heads)) for x in (out, lse))
+    return (out, lse) if return_lse else out
