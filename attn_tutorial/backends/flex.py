@@ -32,7 +32,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from attn_tutorial import patterns  # noqa: F401  (for the examples)
+from attn_tutorial import patterns
 from attn_tutorial.checks import (
     check_count,
     check_first,
@@ -41,7 +41,7 @@ from attn_tutorial.checks import (
     check_scale,
     check_window,
 )
-from attn_tutorial.patterns import FAR, Pattern, check_length
+from attn_tutorial.patterns import Pattern
 
 __all__ = ["block_mask", "block_states", "flex_attention"]
 
@@ -330,7 +330,7 @@ def local_rule(
     i: Span, j: Span, window: int | tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     """The offsets j - i of a block are a run of integers: does it meet the window's?"""
-    left, right = (min(side, FAR) for side in check_window(window))
+    left, right = (min(side, patterns.FAR) for side in check_window(window))
     least, most = j.first - i.last, j.last - i.first
     return (least <= right) & (most >= -left), (least >= -left) & (most <= right)
 
@@ -347,7 +347,7 @@ def blocks_rule(i: Span, j: Span, block_size: int) -> tuple[Tensor, Tensor]:
 
 def in_blocks(i: Span, j: Span, block_size: int) -> tuple[Span, Span]:
     """The same spans, counted in blocks."""
-    size = min(block_size, FAR)
+    size = min(block_size, patterns.FAR)
     return tuple(Span(x.first // size, x.last // size) for x in (i, j))
 
 
@@ -368,13 +368,13 @@ def documents_rule(i: Span, j: Span, lengths: tuple[int, ...]) -> tuple[Tensor, 
 def prefix_rule(i: Span, j: Span, count: int) -> tuple[Tensor, Tensor]:
     """The first, and the last key of the block are in the prefix."""
     every = full_rule(i, j)[0]
-    count = min(count, FAR)
+    count = min(count, patterns.FAR)
     return every & (j.first < count), every & (j.last < count)
 
 
 def global_rule(i: Span, j: Span, count: int) -> tuple[Tensor, Tensor]:
     """The first, and the last query or key of the block are global."""
-    count = min(count, FAR)
+    count = min(count, patterns.FAR)
     some = (i.first < count) | (j.first < count)
     return some, (i.last < count) | (j.last < count)
 
@@ -664,7 +664,7 @@ def check_pattern(pattern: Pattern, n_q: int, n_k: int, first: int) -> None:
     """Check that it is a pattern, and one that is defined for so many tokens."""
     if not isinstance(pattern, Pattern):
         raise TypeError(f"pattern must be an attn_tutorial pattern, got {pattern!r}")
-    check_length(pattern, n_q, n_k, first)
+    patterns.check_length(pattern, n_q, n_k, first)
 
 
 def check_kernel(
