@@ -40,6 +40,8 @@ notebooks: $(VENV)/.everything  ## Run all chapters again and store their output
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/execute.py $(NOTEBOOKS)
 
 lab: $(VENV)/.everything  ## Open the chapters in JupyterLab
+	@# Untrusted outputs are stripped: without this, sliders would be walls of text.
+	$(BIN)/jupyter trust notebooks/*.ipynb
 	$(BIN)/jupyter lab notebooks
 
 serve: site  ## Serve the built site on this computer

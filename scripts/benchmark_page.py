@@ -13,7 +13,10 @@ from attn_tutorial import benchmark
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "book" / "benchmarks.md"
 PART = re.compile(r"(<!-- runs: [^\n]*-->\n).*?(<!-- end of runs -->)", re.DOTALL)
-HEAD = "| Run | Started (UTC) | Revision | Threads | Seconds by | Cases |"
+HEAD = (
+    "| Run | Started (UTC) | Revision | Threads | Seconds by | Cases | Least calls "
+    "| Budget of a case | Of two calls | Of three |"
+)
 NO_GPU = "There are no records of a GPU yet.\n"
 
 
@@ -34,8 +37,9 @@ def kind(records: benchmark.Records) -> str:
 
 def part(name: str, records: benchmark.Records) -> str:
     """One device: its software, its runs, and what they found."""
-    lines = [f"### `{name}`", "", facts(records), "", HEAD, "|---|---|---|---|---|---|"]
+    lines = [f"### `{name}`", "", facts(records), "", HEAD, "|---" * 10 + "|"]
     lines += [row(record) for record in records]
+    lines += ["", calls(records), "", *doubts(records)]
     lines += ["", "Median over the runs, with the lowest and the highest:", ""]
     found = "\n\n".join([benchmark.limits(records), *benchmark.findings(records)])
     return "\n".join([*lines, "```text", found, "```", ""])
@@ -67,8 +71,46 @@ def row(record: benchmark.Record) -> str:
         known["threads"],
         known["clock"],
         len(record.data["cases"]),
+        record.data["settings"]["least"],
+        f"{record.data['settings']['budget']} s",
+        f"{share_of_calls(record, 2):.0%}",
+        f"{share_of_calls(record, 3):.0%}",
     ]
     return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def share_of_calls(record: benchmark.Record, count: int) -> float:
+    """The share of a run's medians that are medians of so many calls."""
+    return sum(x.rounds == count for x in record.results) / len(record.results)
+
+
+def calls(records: benchmark.Records) -> str:
+    """How many calls stand behind the medians, in words."""
+    settings = [record.data["settings"] for record in records]
+    same = all(each == settings[0] for each in settings)
+    first = "" if same else "The runs were measured with different settings. "
+    return first + (
+        "The last columns say how many calls a contender got at least, how long the "
+        "rounds of a case went on (to 15 rounds at most), and which share of the "
+        "medians are medians of two or of three calls. A median of two calls is their "
+        "mean, and one stalled call moves it as far as it likes. No rule removes "
+        "outliers."
+    )
+
+
+def doubts(records: benchmark.Records, factor: float = 2.0) -> list[str]:
+    """The results in which the runs disagree by more than a factor."""
+    lines, pairs = [], {(x.name, x.case): None for x in records.results}
+    for name, case in pairs:
+        found = records.of(name, case)
+        time = [result.seconds for result in found]
+        if max(time) > factor * min(time):
+            said = " and ".join(f"{1e3 * x.seconds:.1f} ms ({x.rounds})" for x in found)
+            lines.append(f"- `{name}`, {case}: {said}")
+    if not lines:
+        return [f"In no result do the runs differ by more than {factor:g}x."]
+    head = f"The runs differ by more than {factor:g}x in {len(lines)} of {len(pairs)} "
+    return [f"{head}results (calls in brackets); distrust these:", "", *lines]
 
 
 def main() -> None:

@@ -19,6 +19,8 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import execute
 import publish_as
 
+from attn_tutorial.experiments.data import corpora
+
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ADDRESS = r"https://github\.com/([\w.-]+/[\w-]+)"
@@ -170,9 +172,59 @@ def test_the_table_of_contents_names_every_notebook():
     assert listed == {f"notebooks/{path.stem}" for path in NOTEBOOKS}
 
 
+# These read the source code of two packages, in one version.
+SOURCES = "docutils==0.21.2 Sphinx==7.4.7 "
+READERS = {"does_sparsity_hurt", "choosing_a_window", "other_improvements"}
+
+
 def test_all_chapters_start_with_the_same_set_up_cell():
-    cells = {set_up_cell(path) for path in NOTEBOOKS}
-    assert len(cells) == 1, f"{len(cells)} different set-up cells"
+    cells = {path.stem: set_up_cell(path) for path in NOTEBOOKS}
+    assert {name for name, cell in cells.items() if SOURCES in cell} == READERS
+    without = {cell.replace(SOURCES, "") for cell in cells.values()}
+    assert len(without) == 1, f"{len(without)} different set-up cells"
+
+
+def test_the_set_up_cells_pin_what_the_records_were_made_from():
+    assert SOURCES.split() == [f"{name}=={v}" for name, v in corpora.VERSIONS.items()]
+    for name, version in corpora.VERSIONS.items():
+        assert pins("requirements.txt")[canonicalize_name(name)] == version
+
+
+def set_up(folder, *, colab: bool) -> subprocess.CompletedProcess:
+    """Run the start of a set-up cell for a package that is not installed."""
+    cell = set_up_cell(NOTEBOOKS[0]).split("\n\nimport torch")[0]
+    cell = cell.replace("attn_tutorial", "stand_in")
+    brought = f"sys.path.insert(0, {str(folder / 'brought')!r}); print('pip')"
+    cell = re.sub(r"%pip install .*", lambda _: brought, cell)
+    start = "import sys; sys.modules['google.colab'] = sys\n" if colab else ""
+    command = [sys.executable, "-c", f"{start}{cell}\nprint(at.__file__)"]
+    folder = folder / "notebooks"
+    folder.mkdir(exist_ok=True)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def test_the_set_up_cell_takes_the_package_beside_the_notebook(tmp_path):
+    (tmp_path / "stand_in").mkdir()
+    (tmp_path / "stand_in" / "__init__.py").touch()
+    done = set_up(tmp_path, colab=True)
+    assert done.stdout.strip() == str(tmp_path / "stand_in" / "__init__.py")
+
+
+def test_the_set_up_cell_installs_in_colab_and_nowhere_else(tmp_path):
+    (tmp_path / "brought" / "stand_in").mkdir(parents=True)
+    (tmp_path / "brought" / "stand_in" / "__init__.py").touch()
+    assert set_up(tmp_path, colab=True).stdout.startswith("pip\n")
+    done = set_up(tmp_path, colab=False)
+    assert done.returncode == 1 and done.stdout == ""
+    said = "ImportError: Run this notebook in a copy of its repository."
+    assert done.stderr.strip().splitlines()[-1] == said
+    assert "ModuleNotFoundError" not in done.stderr
+
+
+def test_lab_trusts_the_stored_outputs_first():
+    recipe = read("Makefile").split("\nlab:")[1].split("\n\n")[0].splitlines()[2:]
+    assert "jupyter trust notebooks/*.ipynb" in recipe[0]
+    assert "jupyter lab notebooks" in recipe[1]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
