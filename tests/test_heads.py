@@ -204,6 +204,18 @@ def test_a_head_that_there_is_not_is_named(head):
         without_heads(moved(num_layers=2, num_heads=4), [head])
 
 
+def test_one_of_several_shared_layers_is_silenced():
+    model = moved(num_layers=2, num_heads=4, share_layers=True)
+    silenced = without_heads(model, [(1, 0)])
+    weights = [block.mixer.output.weight[:, :4] for block in silenced.blocks]
+    assert weights[0].abs().sum() > 0 and weights[1].abs().sum() == 0
+
+
+def test_the_first_query_must_be_a_count():
+    with pytest.raises(ValueError, match="first must be at least 0, got -1"):
+        looks_back(points(6, lambda i: i), 1, first=-1)
+
+
 # The copying task.
 
 

@@ -3,6 +3,7 @@
 import math
 import types
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -18,6 +19,8 @@ from attn_tutorial.instruments.distances import (
     smallest_window,
 )
 from attn_tutorial.instruments.limits import (
+    looks_ahead,
+    losses_with_context,
     losses_with_windows,
     narrow,
     narrow_layers,
@@ -26,6 +29,7 @@ from attn_tutorial.instruments.limits import (
     with_window,
 )
 from attn_tutorial.networks.layers import sinusoidal_positions
+from attn_tutorial.networks.tasks import IGNORE
 from attn_tutorial.networks.training import fit
 from attn_tutorial.networks.transformer import Transformer
 
@@ -36,6 +40,9 @@ def looks_back(n, steps, batch=2, heads=1):
     weights = torch.zeros(n, n)
     weights[place, (place - steps).clamp(min=0)] = 1
     return weights.expand(batch, heads, n, n)
+
+
+TOKENS = torch.randint(3, (2, 12), generator=torch.Generator().manual_seed(0))
 
 
 def moved(model):
@@ -157,11 +164,24 @@ def test_a_model_without_weights_is_told_so():
         (([torch.ones(3, 3)],), {}, ValueError, r"must have shape .* got \(3, 3\)"),
         ((Transformer(3, 3),), {}, TypeError, "tokens must be given with a model"),
         (
-            ([torch.ones(1, 1, 3, 3)],),
+            ([looks_back(3, 1)],),
             {"skip": -1},
             ValueError,
             "skip must be at least",
         ),
+        (([looks_back(3, 1)],), {"skip": 3}, ValueError, "leave a query of the n=3"),
+        (([],), {}, TypeError, "source must hold a tensor for each layer"),
+        (([None],), {}, TypeError, "got \\['NoneType'\\]"),
+        (([torch.ones(1, 1, 3, 3).long()],), {}, TypeError, "a floating dtype"),
+        (([torch.ones(1, 1, 1, 1)],), {}, ValueError, "of 2 tokens or more"),
+        (("gpt2",), {}, TypeError, "got str; load the model first"),
+        (({"weight": torch.ones(2)},), {}, TypeError, "or load_state_dict"),
+        ((Transformer(3, 3), [[1, 2]]), {}, TypeError, "token ids, got list"),
+        ((Transformer(3, 3), torch.ones(1, 4)), {}, TypeError, "an integer dtype"),
+        ((Transformer(3, 3), torch.arange(3)), {}, ValueError, r"\(batch, n\), got"),
+        ((Transformer(3, 3), TOKENS[:, :1]), {}, ValueError, "texts of 2 tokens"),
+        (([looks_back(12, 1)], TOKENS, TOKENS), {}, TypeError, "targets need a model"),
+        ((5, TOKENS, TOKENS), {}, TypeError, "a model that can be called .* got int"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, options, error, text):
@@ -390,3 +410,350 @@ def test_a_hugging_face_model_is_asked_like_any_other():
     advice = at.advise_window(model, tokens, targets)
     assert advice.context == 2
     assert advice.windows == [1, 1]
+
+
+# Evidence that is none.
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -1.0, 0.5, 0.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_that_are_no_shares_are_refused(wrong, dtype):
+    weights = looks_back(32, 5).clone()
+    weights[1, :, 20:23] *= wrong if math.isfinite(wrong) else 1
+    weights[1, :, 20:23] += 0 if math.isfinite(wrong) else wrong
+    with pytest.raises(ValueError, match="layer 1 must hold .* text 1, head 0, query"):
+        advise_window([looks_back(32, 5).to(dtype), weights.to(dtype)])
+
+
+def test_weights_may_be_rounded():
+    weights = torch.randn(2, 2, 64, 64, generator=torch.Generator().manual_seed(0))
+    for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+        advise_window([weights.softmax(-1).to(dtype)])
+    with pytest.raises(ValueError, match="has the sum 1.01"):
+        advise_window([weights.softmax(-1) * 1.01])
+
+
+def test_a_negative_share_is_refused_though_the_sum_is_right():
+    weights = looks_back(8, 1).clone()
+    weights[0, 0, 5, :2] = torch.tensor([-0.5, 0.5])
+    with pytest.raises(ValueError, match="the least share -0.5"):
+        advise_window([weights])
+
+
+def test_profiles_refuse_what_is_no_number():
+    with pytest.raises(ValueError, match="weights must be finite .* got nan"):
+        distance_profile(torch.full((1, 1, 3, 3), torch.nan))
+    for find in (smallest_window, smallest_block):
+        with pytest.raises(ValueError, match="profile must be finite .* got nan"):
+            find(torch.tensor([[torch.nan, 1]]), 0.05)
+
+
+@pytest.mark.parametrize("leak", [0.0, 1e-6])
+def test_a_head_that_has_a_sink_only_is_told_so(leak):
+    """Rounding errors beside the sink are no attention either."""
+    sink, near = looks_back(64, 64), looks_back(64, 3)
+    sink = (1 - leak) * sink + leak * looks_back(64, 20)
+    advice = advise_window([torch.cat([sink, near], 1), sink], ignore_first=True)
+    assert advice.by_head == [[0, 3], [0]]
+    assert advice.block_sizes == [3, 1]
+    assert advice.first_token == [pytest.approx(0.5), pytest.approx(1)]
+    assert repr(advice) == (
+        "layer 0: window 3 (heads first token only, 3; first token 50%)\n"
+        "layer 1: window 0 (heads first token only; first token 100%)\n"
+        "holds 95% of the attention, the first token left out"
+    )
+
+
+def test_labels_must_count_where_the_loss_is_taken():
+    tokens = torch.randint(5, (4, 40), generator=torch.Generator().manual_seed(0))
+    targets = tokens.clone()
+    targets[:, 24:] = IGNORE
+    with pytest.raises(ValueError, match="at all positions from 24 to 39: give labels"):
+        advise_window(Remembers(2), tokens, targets)
+    assert needed_context(Remembers(2), tokens, tokens.roll(2, 1), queries=17) == 2
+    with pytest.raises(ValueError, match="targets must have the shape of the tokens"):
+        needed_context(Remembers(2), tokens, tokens[:, 1:])
+    with pytest.raises(TypeError, match="targets must be a tensor of integers"):
+        needed_context(Remembers(2), tokens, tokens.float())
+    with pytest.raises(ValueError, match="model scores, 5, got 7"):
+        needed_context(Remembers(2), tokens, tokens.where(tokens > 0, 7))
+
+
+def test_a_loss_that_is_no_number_is_refused():
+    def broken(tokens):
+        return Remembers(2)(tokens) * torch.nan
+
+    tokens = torch.randint(5, (4, 40), generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="scores without NaN, got a loss of nan"):
+        advise_window(broken, tokens, tokens)
+
+    def impossible(tokens):
+        return Remembers(2)(tokens).masked_fill(torch.arange(5) == 0, -torch.inf)
+
+    with pytest.raises(ValueError, match="model must have a finite loss"):
+        needed_context(impossible, tokens, tokens)
+
+
+def test_what_is_no_model_is_named():
+    with pytest.raises(TypeError, match="called with tokens, got dict; load the model"):
+        needed_context({}, TOKENS, TOKENS)
+    with pytest.raises(ValueError, match="scores of shape .* got Tensor with shape"):
+        needed_context(lambda tokens: tokens.float(), TOKENS, TOKENS)
+    with pytest.raises(ValueError, match="inputs must be texts of 2 tokens"):
+        needed_context(Transformer(3, 3), TOKENS[:, :1], TOKENS[:, :1])
+
+
+def test_a_model_in_training_is_sent_to_eval():
+    model = moved(Transformer(3, 3, dropout=0.5)).train()
+    with pytest.raises(ValueError, match=r"call eval\(\) on it"):
+        advise_window(model, TOKENS, TOKENS)
+    advise_window(model.eval(), TOKENS, TOKENS)
+
+
+# Looking ahead.
+
+
+def sees(*pairs, labels=3):
+    """A model in whose text t the output ``query`` is the token ``key``, for pairs."""
+
+    def model(tokens):
+        scores = torch.zeros(*tokens.shape, labels)
+        for text, query, key in pairs:
+            if text < len(tokens) and max(query, key) < tokens.shape[1]:
+                scores[text, query, tokens[text, key] % labels] = 9.0
+        return scores
+
+    return model
+
+
+@pytest.mark.parametrize("text", [0, 1])
+def test_every_text_is_looked_at(text):
+    assert looks_ahead(sees((text, 3, 9)), TOKENS)
+    assert not looks_ahead(sees((text, 9, 3), (text, 5, 5)), TOKENS)
+
+
+@pytest.mark.parametrize("distance", [1, 2, 5, 11])
+def test_any_distance_ahead_is_seen(distance):
+    assert looks_ahead(Remembers(-distance, labels=3), TOKENS)
+    assert not looks_ahead(Remembers(distance, labels=3), TOKENS)
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 6])
+def test_blocks_that_look_ahead_inside_are_seen(size):
+    def blocks(tokens):
+        parts = tokens.split(size, 1)
+        last = torch.cat([p[:, -1:].expand_as(p) for p in parts], 1)
+        return 9.0 * nn.functional.one_hot(last, 3)
+
+    assert looks_ahead(blocks, TOKENS)
+
+
+def test_a_model_that_confuses_tokens_is_seen_to_look_ahead():
+    """It knows odd from even only: some replacements change nothing."""
+
+    def parity(tokens):
+        odd = (tokens % 2).flip(1).cumsum(1).flip(1) % 2
+        return 9.0 * nn.functional.one_hot(odd, 2)
+
+    assert looks_ahead(parity, TOKENS)
+
+
+def test_a_prefix_that_looks_ahead_is_seen():
+    assert looks_ahead(sees((0, 0, 1)), TOKENS)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_size_of_scores_does_not_matter(scale, dtype):
+    """Nor labels that are ruled out."""
+    for causal in (True, False):
+        pattern = patterns.causal() if causal else None
+        model = moved(Transformer(3, 3, 8, pattern=pattern)).to(dtype)
+
+        def scaled(tokens, model=model):
+            scores = scale * model(tokens)
+            out = scores.new_full((*tokens.shape, 1), -torch.inf)
+            return torch.cat([scores, out, out + torch.finfo(dtype).max], -1)
+
+        assert looks_ahead(scaled, TOKENS) != causal
+
+
+def test_rounding_that_depends_on_the_length_is_not_looking_ahead():
+    def model(tokens):
+        noise = 0.02 * torch.sin(torch.arange(5) * 7.0 + tokens.shape[1])
+        return Remembers(30)(tokens) + noise
+
+    tokens = torch.randint(5, (8, 64), generator=torch.Generator().manual_seed(0))
+    assert not looks_ahead(model, tokens)
+    assert needed_context(model, tokens, tokens.roll(30, 1)) == 30
+
+
+def test_texts_of_one_token_only_have_it_replaced_by_another():
+    ones = torch.ones(2, 8).long()
+    assert looks_ahead(Remembers(-1), ones) and not looks_ahead(Remembers(1), ones)
+    with pytest.raises(ValueError, match="got token 0 only"):
+        looks_ahead(Remembers(1), ones - 1)
+
+
+def test_the_loss_is_taken_at_the_end_or_in_the_middle():
+    """Only there does a model say something."""
+    n, queries = 21, 5
+    tokens = torch.randint(5, (3, n), generator=torch.Generator().manual_seed(0))
+    for ahead, places in ((False, range(16, 21)), (True, range(8, 13))):
+        only = torch.full_like(tokens, IGNORE)
+        only[:, list(places)] = tokens[:, list(places)]
+        options = {"queries": queries, "ahead": ahead}
+        part = losses_with_context(Remembers(1), tokens, only, [0, 3], **options)
+        every = losses_with_context(Remembers(1), tokens, tokens, [0, 3], **options)
+        assert part == every
+        with pytest.raises(ValueError, match=f"from {places[0]} to {places[-1]}"):
+            rest = tokens.where(only == IGNORE, IGNORE)
+            losses_with_context(Remembers(1), tokens, rest, [0], **options)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_text_may_be_shorter_than_the_queries_and_the_contexts(ahead):
+    tokens = torch.randint(5, (1, 7), generator=torch.Generator().manual_seed(0))
+    model = Remembers(-1 if ahead else 1)
+    found = losses_with_context(model, tokens, tokens, [0, 6, 99], queries=50)
+    assert found[1] == found[2]
+    scores = model(tokens)[0]
+    assert found[1] == pytest.approx(nn.functional.cross_entropy(scores, tokens[0]))
+
+
+# Sizes and layers.
+
+
+@pytest.mark.parametrize("window", [np.int64(3), torch.tensor(3), [3, np.int32(3)]])
+def test_a_window_may_be_a_number_of_numpy(window):
+    model = with_window(Transformer(5, 5, num_layers=2), window)
+    assert [b.mixer.pattern for b in model.blocks] == [patterns.local(3)] * 2
+
+
+def test_a_wrong_window_is_named():
+    with pytest.raises(TypeError, match="window must be an integer, got True"):
+        with_window(Transformer(5, 5), True)
+    with pytest.raises(ValueError, match="block_size must have 2 entries"):
+        with_blocks(Transformer(5, 5), [3])
+    with pytest.raises(TypeError, match="MultiHeadAttention, got Linear"):
+        with_window(nn.Linear(2, 2), 3)
+
+
+def test_layers_that_share_their_parameters_get_their_own_windows():
+    shared = moved(Transformer(5, 5, 8, 2, 3, share_layers=True))
+    limited = with_window(shared, [1, 2, 3])
+    expected = [patterns.local(w) for w in (1, 2, 3)]
+    assert [b.mixer.pattern for b in limited.blocks] == expected
+    assert sum(p.numel() for p in limited.parameters()) == sum(
+        p.numel() for p in shared.parameters()
+    )
+    tokens = torch.randint(5, (4, 12), generator=torch.Generator().manual_seed(0))
+    windows = narrow_layers(shared, tokens, tokens, tolerance=0.1)
+    (full, narrowed) = losses_with_windows(shared, tokens, tokens, [12, windows])
+    assert len(windows) == 3 and narrowed <= full + 0.1
+
+
+def test_losses_with_windows_need_labels_and_numbers():
+    model, none = moved(Transformer(3, 3)), torch.full_like(TOKENS, IGNORE)
+    with pytest.raises(ValueError, match="targets must have a label"):
+        losses_with_windows(model, TOKENS, none, [1])
+    model.head.bias.data[0] = torch.nan
+    with pytest.raises(ValueError, match="got a loss of nan"):
+        narrow_layers(model, TOKENS, TOKENS)
+
+
+def test_gradients_that_say_nothing_are_refused():
+    model = Transformer(3, 3)
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    with pytest.raises(ValueError, match="must have finite gradients, not all 0"):
+        gradient_profile(model, TOKENS)
+    profile = gradient_profile(moved(model), TOKENS, queries=99)
+    assert torch.equal(profile, gradient_profile(model, TOKENS, queries=12))
+
+
+# Models that do not return their attention.
+
+
+def test_the_loss_is_enough_where_attention_is_not_returned():
+    tokens = torch.randint(5, (8, 40), generator=torch.Generator().manual_seed(0))
+    advice = advise_window(Remembers(3), tokens, tokens.roll(3, 1))
+    assert (advice.context, advice.windows, advice.block_sizes) == (3, [3], [3])
+    assert advice.by_head == advice.profiles == advice.first_token == []
+    assert repr(advice) == (
+        "all layers together: window 3\nthe loss needs 3 tokens of context"
+    )
+    with pytest.raises(ValueError, match="being Remembers: .* or give targets"):
+        advise_window(Remembers(3), tokens)
+    model = Remembers(3)
+    model.config = types.SimpleNamespace(num_hidden_layers=2)
+    advice = advise_window(model, tokens, tokens.roll(3, 1))
+    assert repr(advice).startswith("layer 0: window 2\nlayer 1: window 2\n")
+
+
+def test_a_mixer_without_attention_is_asked_for_its_loss():
+    class Nothing(nn.Module):
+        def forward(self, x):
+            return x
+
+    model = moved(Transformer(3, 3, 8, mixer=Nothing, num_layers=3))
+    assert advise_window(model, TOKENS, TOKENS).windows == [0, 0, 0]
+    with pytest.raises(ValueError, match="source returned no attention weights"):
+        advise_window(model, TOKENS)
+
+
+def test_an_error_inside_a_model_is_not_hidden():
+    class Broken(nn.Module):
+        def forward(self, tokens, output_attentions=False):
+            raise TypeError("something else")
+
+    with pytest.raises(TypeError, match="something else"):
+        advise_window(Broken(), TOKENS)
+
+
+SMALL = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 16}
+
+
+def small(kind, implementation="eager", head=None):
+    """A tiny model of the Hugging Face library with random weights."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    options = {"vocab_size": 11, "attn_implementation": implementation, **SMALL}
+    options |= {} if kind == "GPT2" else {"intermediate_size": 32}
+    special = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    config = getattr(transformers, f"{kind}Config")(**options, **special)
+    name = {"Llama": "ForCausalLM", "GPT2": "LMHeadModel", "Bert": "ForMaskedLM"}[kind]
+    return getattr(transformers, kind + (name if head is None else head))(config).eval()
+
+
+@pytest.mark.parametrize("kind", ["Llama", "GPT2", "Bert"])
+@pytest.mark.parametrize("as_tuple", [False, True])
+def test_hugging_face_models_are_asked(kind, as_tuple):
+    model = small(kind)
+    tokens = torch.randint(3, 11, (3, 24), generator=torch.Generator().manual_seed(0))
+    model.config.return_dict = not as_tuple
+    assert looks_ahead(model, tokens) == (kind == "Bert")
+    advice = advise_window(model, tokens, tokens, tolerance=0)
+    assert len(advice.windows) == len(advice.profiles) == 2
+    assert advice.profiles[0].shape == (2, 24)
+    assert advice.context <= (12 if kind == "Bert" else 23)
+    assert advise_window(model, tokens).window > 5
+
+
+@pytest.mark.parametrize("kind", ["Llama", "Bert"])
+def test_without_eager_attention_the_loss_is_enough(kind):
+    model = small(kind, "sdpa")
+    tokens = torch.randint(3, 11, (3, 24), generator=torch.Generator().manual_seed(0))
+    advice = advise_window(model, tokens, tokens)
+    assert len(advice.windows) == 2
+    if not advice.profiles:  # some releases fall back to eager attention
+        with pytest.raises(ValueError, match="load the model with attn_impl"):
+            advise_window(model, tokens)
+
+
+def test_a_model_without_a_head_is_told_so():
+    model = small("Bert", head="Model")
+    tokens = torch.randint(3, 11, (3, 24), generator=torch.Generator().manual_seed(0))
+    assert len(advise_window(model, tokens).windows) == 2
+    with pytest.raises(ValueError, match="a model without a head needs one"):
+        advise_window(model, tokens, tokens)

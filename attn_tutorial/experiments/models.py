@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from attn_tutorial.experiments.named import named_patterns
 from attn_tutorial.experiments.records import Result, Setting
-from attn_tutorial.instruments.advice import advise_window
+from attn_tutorial.instruments.advice import SHARE, advise_window
 from attn_tutorial.instruments.distances import gradient_profile, smallest_window
-from attn_tutorial.instruments.limits import losses_with_windows
+from attn_tutorial.instruments.limits import RISE, losses_with_windows
 from attn_tutorial.networks.tasks import IGNORE
 from attn_tutorial.networks.training import BatchFunction, fit
 from attn_tutorial.networks.transformer import Transformer, layer_patterns
@@ -31,7 +31,6 @@ __all__ = [
 ]
 
 WINDOWS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # at which evidence is recorded
-RISE = 0.02  # nats of loss that count as nothing
 TRAINING = ("steps", "lr", "optimizer", "weight_decay", "label_smoothing")
 BUILDING = ("num_kv_heads", "dropout", "share_layers")
 
@@ -129,7 +128,7 @@ def evidence(model: Transformer, inputs: Tensor, targets: Tensor) -> Result:
     Returns:
         For each of WINDOWS: the share of attention (mean over heads and layers) and of
         gradient within it, and the loss if it is imposed after training. And the
-        windows that are advised: from attention and gradient at a tolerance of 5 %,
+        windows that are advised: from attention and gradient at a tolerance of SHARE,
         and the smallest whose loss is at most RISE above that without a window.
     """
     device = next(model.parameters()).device
@@ -153,10 +152,10 @@ def evidence(model: Transformer, inputs: Tensor, targets: Tensor) -> Result:
 
 
 def _from_gradient(profile: Tensor, layers: int) -> int:
-    """Window whose reach holds 95 % of what comes from other positions."""
+    """Window whose reach holds all but SHARE of what comes from other positions."""
     others = profile.clone()
     others[0] = 0
-    (distance,) = smallest_window((others / others.sum())[None], 0.05)
+    (distance,) = smallest_window((others / others.sum())[None], SHARE)
     return math.ceil(distance / layers)
 
 

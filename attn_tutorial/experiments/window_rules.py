@@ -21,6 +21,7 @@ from attn_tutorial.experiments.records import Run, Runs
 __all__ = ["NAIVE", "RULES", "Outcome", "Score", "Task", "distance_moment", "score"]
 
 KINDS = ("local", "blocks")  # windows, sizes of adjacent blocks
+AS_GOOD = 0.02  # of a quality (accuracy, bits), so not the RISE of a loss in nats
 Rule = Callable[[Run, str], int | None]  # from a full run; None: cannot say
 
 
@@ -179,7 +180,7 @@ class Task:
                 found[int(width)] = part
         return dict(sorted(found.items()))
 
-    def smallest_as_good(self, tolerance: float = 0.02) -> int | None:
+    def smallest_as_good(self, tolerance: float = AS_GOOD) -> int | None:
         """Smallest trained size that does as well as full attention on average.
 
         As well means: at most ``tolerance`` worse, or twice the standard deviation of

@@ -17,7 +17,7 @@ place to start from, and training with the window is the test.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -32,7 +32,7 @@ from attn_tutorial.instruments.distances import (
     to_first,
     without_first,
 )
-from attn_tutorial.instruments.limits import RISE, needed_context
+from attn_tutorial.instruments.limits import RISE, check_tokens, needed_context
 from attn_tutorial.networks.transformer import Transformer
 
 __all__ = ["Advice", "advise_window"]
@@ -47,12 +47,21 @@ class Advice:
     Attributes:
         windows: One window w for each layer: an equal part of the context that the
             loss needs if targets were given, else as wide as its widest head looks.
-        by_head: What each head of each layer would need for its attention.
-        profiles: Share of attention at each distance, per layer, shape (heads, n).
+            A model that does not say how many layers it has gets one entry, for all
+            of them together.
+        by_head: What each head of each layer would need for its attention; 0 if it
+            attends to nothing but an ignored first token.
+        profiles: Share of attention at each distance, per layer, shape (heads, n);
+            zeros for a head that attends to nothing but an ignored first token.
         first_token: Share of each layer's attention that goes to the first token from
-            beyond its window. Where it is large, keep that token as a global one.
+            beyond its window, also if it is ignored. Where it is large, keep that
+            token as a global one.
         tolerance: Share of attention that may lie outside.
         context: How many tokens to each side the loss needs; None without targets.
+        ignored_first: Whether attention to the first token did not count.
+
+    ``by_head``, ``profiles`` and ``first_token`` are empty if the model does not return
+    its attention: the advice then rests on the loss alone.
     """
 
     windows: list[int]
@@ -61,6 +70,7 @@ class Advice:
     first_token: list[float]
     tolerance: float = SHARE
     context: int | None = None
+    ignored_first: bool = False
 
     @property
     def window(self) -> int:
@@ -77,21 +87,29 @@ class Advice:
     def __repr__(self) -> str:
         """A line for each layer."""
         lines = [
-            f"layer {layer}: window {window} "
-            f"(heads {', '.join(map(str, heads))}; first token {first:.0%})"
-            for layer, (window, heads, first) in enumerate(
-                zip(self.windows, self.by_head, self.first_token, strict=True)
-            )
+            f"layer {layer}: window {window}{self._attention(layer)}"
+            for layer, window in enumerate(self.windows)
         ]
-        if self.context is None:
-            held = f"holds {1 - self.tolerance:.0%} of the attention"
-        else:
+        if not self.profiles and len(lines) == 1:
+            lines = [f"all layers together: window {self.window}"]
+        if self.context is not None:
             held = f"the loss needs {self.context} tokens of context"
+        else:
+            rest = ", the first token left out" if self.ignored_first else ""
+            held = f"holds {1 - self.tolerance:.0%} of the attention{rest}"
         return "\n".join([*lines, held])
+
+    def _attention(self, layer: int) -> str:
+        """What is known of a layer's attention, in brackets."""
+        if not self.profiles:
+            return ""
+        pairs = zip(self.by_head[layer], self.profiles[layer].sum(-1), strict=True)
+        heads = [str(w) if total > 0 else "first token only" for w, total in pairs]
+        return f" (heads {', '.join(heads)}; first token {self.first_token[layer]:.0%})"
 
 
 def advise_window(
-    source: Iterable[Tensor] | nn.Module,
+    source: Iterable[Tensor] | nn.Module | Callable[[Tensor], Tensor],
     tokens: Tensor | None = None,
     targets: Tensor | None = None,
     *,
@@ -116,12 +134,14 @@ def advise_window(
     attention named it on 1 of 10, and was too wide on 9, on average 9.2 times.
 
     Args:
-        source: Attention weights of every layer, each (batch, heads, n, n); or a model
-            that has them: a ``Transformer`` of this package, or one of the Hugging
-            Face library, loaded with ``attn_implementation="eager"``. Call ``eval()``
-            on it before.
-        tokens: Inputs for the model, shape (batch, n), without padding. Use held-out
-            text, and as much of it as a few hundred queries need.
+        source: Attention weights of every layer, each (batch, heads, n, n), with sum 1
+            in each row; or a model that has them: a ``Transformer`` of this package, or
+            one of the Hugging Face library, loaded with
+            ``attn_implementation="eager"``. With targets, any model or function from
+            tokens to scores will do (see ``needed_context``). Call ``eval()`` on it
+            before.
+        tokens: Inputs for the model, shape (batch, n), n at least 2, without padding.
+            Use held-out text, and as much of it as a few hundred queries need.
         targets: The right labels, shape (batch, n); ``IGNORE`` is left out.
         tolerance: Without targets, share of attention that may lie outside, in [0, 1),
             0.05 if None. With targets, rise of the loss in nats, 0.02 if None.
@@ -137,49 +157,113 @@ def advise_window(
         TypeError, ValueError: If an argument has the wrong type, shape or size.
 
     Example:
-        >>> previous = torch.eye(6).roll(-1, 1)[None, None]  # row i attends to i + 1
-        >>> print(advise_window([previous[..., :5, :5]]))
+        >>> previous = torch.eye(5)[[0, 0, 1, 2, 3]]  # row i attends to i - 1
+        >>> print(advise_window([previous[None, None]]))
         layer 0: window 1 (heads 1; first token 0%)
         holds 95% of the attention
     """
     by_loss = targets is not None
-    share = SHARE if tolerance is None or by_loss else tolerance
-    if not 0 <= share < 1:
+    default = RISE if by_loss else SHARE
+    allowed = check_number("tolerance", default if tolerance is None else tolerance)
+    if not by_loss and allowed >= 1:
         raise ValueError(f"tolerance must lie in [0, 1), got {tolerance}")
-    advice = _from_attention(_weights(source, tokens), share, skip, ignore_first)
+    _check_source(source, tokens, by_loss)
+    share = SHARE if by_loss else allowed
     if not by_loss:
-        return advice
-    rise = check_number("tolerance", RISE if tolerance is None else tolerance)
-    context = needed_context(source, tokens, targets, tolerance=rise)
-    windows = [math.ceil(context / len(advice.windows))] * len(advice.windows)
+        return _from_attention(_weights(source, tokens), share, skip, ignore_first)
+    context = needed_context(source, tokens, targets, tolerance=allowed)
+    layers = _attention(source, tokens)
+    seen = layers or [None] * _num_layers(source)
+    advice = Advice([], [], [], [], share)
+    if layers:
+        advice = _from_attention(layers, share, skip, ignore_first)
+    windows = [math.ceil(context / len(seen))] * len(seen)
     return replace(advice, windows=windows, context=context)
+
+
+def _check_source(source: object, tokens: Tensor | None, by_loss: bool) -> None:
+    kind = type(source).__name__
+    if callable(source):
+        if tokens is None:
+            raise TypeError("tokens must be given with a model, got None")
+        check_tokens("tokens", tokens)
+    elif isinstance(source, str | bytes | Mapping) or not isinstance(source, Iterable):
+        raise TypeError(
+            "source must be a model that can be called with tokens, or a list of "
+            f"attention weights, got {kind}; load the model first, with from_pretrained "
+            "or load_state_dict"
+        )
+    elif by_loss:
+        raise TypeError(
+            f"targets need a model in source, which can be asked again, got {kind}; give "
+            "the model itself, or leave targets out"
+        )
 
 
 def _from_attention(
     layers: list[Tensor], share: float, skip: int | None, ignore_first: bool
 ) -> Advice:
-    layers = [checked_weights(weights.detach()) for weights in layers]
-    if ignore_first:
-        layers = [without_first(weights) for weights in layers]
-    profiles = [distance_profile(weights, skip=skip) for weights in layers]
+    layers = [
+        checked_weights(weights.detach(), f"weights of layer {layer}")
+        for layer, weights in enumerate(layers)
+    ]
+    counted = [without_first(x, skip) for x in layers] if ignore_first else layers
+    profiles = [distance_profile(weights, skip=skip) for weights in counted]
     by_head = [smallest_window(profile, share) for profile in profiles]
     windows = [max(heads) for heads in by_head]
     first = [to_first(x, w, skip) for x, w in zip(layers, windows, strict=True)]
-    return Advice(windows, by_head, profiles, first, share)
+    options = {"tolerance": share, "ignored_first": bool(ignore_first)}
+    return Advice(windows, by_head, profiles, first, **options)
+
+
+def _weights(source: Iterable[Tensor] | nn.Module, tokens: Tensor | None) -> list:
+    """Attention weights of every layer, from a list or a model that returns them."""
+    if callable(source):
+        layers = _attention(source, tokens)
+        if not layers:
+            raise ValueError(
+                f"source returned no attention weights, being {type(source).__name__}: "
+                'load the model with attn_implementation="eager", or give targets, '
+                "for which its scores are enough"
+            )
+        return layers
+    layers = [source] if getattr(source, "ndim", 5) < 5 else list(source)
+    if not layers or any(not isinstance(weights, Tensor) for weights in layers):
+        kinds = [type(weights).__name__ for weights in layers]
+        raise TypeError(f"source must hold a tensor for each layer, got {kinds}")
+    return layers
 
 
 @torch.no_grad()
-def _weights(source: Iterable[Tensor] | nn.Module, tokens: Tensor | None) -> list:
-    if not isinstance(source, nn.Module):
-        return list(source)
-    if tokens is None:
-        raise TypeError("tokens must be given with a model, got None")
-    if isinstance(source, Transformer):
-        return source.attention_maps(tokens)
-    found = source(tokens, output_attentions=True).attentions
-    if not found or found[0] is None:
-        raise ValueError(
-            "source returned no attention weights: load the model with "
-            'attn_implementation="eager"'
-        )
-    return list(found)
+def _attention(model: nn.Module, tokens: Tensor) -> list[Tensor]:
+    """Attention weights of every layer; none if the model does not return them."""
+    own = isinstance(model, Transformer)
+    try:
+        if own:
+            return model.attention_maps(tokens)
+        found = _attentions_in(model(tokens, output_attentions=True), tokens.shape[-1])
+    except TypeError as error:
+        if ("need_weights" if own else "output_attentions") not in str(error):
+            raise
+        return []
+    return [] if any(weights is None for weights in found) else found
+
+
+def _attentions_in(output: object, n: int) -> list[Tensor | None]:
+    """What is called attentions, or has their shape if the output is a tuple."""
+    if not isinstance(output, tuple):
+        return list(getattr(output, "attentions", None) or [])
+    for part in reversed(output):
+        if isinstance(part, tuple | list) and part:
+            shapes = [getattr(weights, "shape", ()) for weights in part]
+            if all(len(s) == 4 and s[-2:] == (n, n) for s in shapes):
+                return list(part)
+    return []
+
+
+def _num_layers(model: object) -> int:
+    """How many layers a model says it has; 1 if it does not say."""
+    blocks = getattr(model, "blocks", None)
+    if isinstance(blocks, nn.ModuleList):
+        return len(blocks)
+    return getattr(getattr(model, "config", None), "num_hidden_layers", None) or 1

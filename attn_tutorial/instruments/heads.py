@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from attn_tutorial.checks import check_count
 from attn_tutorial.networks.transformer import Transformer
@@ -59,7 +59,7 @@ def looks_back(weights: Tensor, steps: int, *, first: int | None = None) -> Tens
     Args:
         weights: Attention weights, shape (batch, heads, n, n).
         steps: How far back.
-        first: First query that counts; ``steps`` if None.
+        first: First query that counts, at least ``steps``, which it is if None.
 
     Returns:
         Shape (heads,).
@@ -73,11 +73,15 @@ def looks_back(weights: Tensor, steps: int, *, first: int | None = None) -> Tens
         tensor([1.])
     """
     n = weights.shape[-1]
-    start = max(check_count("steps", steps, least=0), first or 0)
+    start = max(check_count("steps", steps, least=0), _count_or_zero("first", first))
     if start >= n:
         raise ValueError(f"steps and first must be below n={n}, got {steps}, {first}")
     query = torch.arange(start, n)
     return weights[..., query, query - steps].mean((0, 2))
+
+
+def _count_or_zero(name: str, value: int | None) -> int:
+    return 0 if value is None else check_count(name, value, least=0)
 
 
 def sink_share(weights: Tensor, *, first: int) -> Tensor:
@@ -224,6 +228,8 @@ def replacement_effect(
 def without_heads(model: Transformer, heads: Iterable[tuple[int, int]]) -> Transformer:
     """Copy a model and silence some of its heads: their output becomes zero.
 
+    Of layers that share their parameters, only the one that is named is silenced.
+
     Args:
         model: A model of attention layers.
         heads: Pairs (layer, head), both from 0.
@@ -237,6 +243,7 @@ def without_heads(model: Transformer, heads: Iterable[tuple[int, int]]) -> Trans
         0.0
     """
     silenced = copy.deepcopy(model)
+    silenced.blocks = nn.ModuleList(copy.deepcopy(block) for block in model.blocks)
     for layer, head in heads:
         count = silenced.blocks[0].mixer.num_heads
         if not (0 <= layer < len(silenced.blocks) and 0 <= head < count):

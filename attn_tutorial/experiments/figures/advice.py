@@ -8,6 +8,7 @@ from attn_tutorial.experiments.models import WINDOWS
 from attn_tutorial.experiments.records import Runs
 from attn_tutorial.experiments.studies.window_advice import CONTEXTS, tasks
 from attn_tutorial.experiments.window_rules import RULES, Outcome, Task
+from attn_tutorial.instruments.limits import RISE
 from attn_tutorial.pictures.plots import COLORS, CYCLE, Picture, lines, picture
 
 __all__ = ["advice", "advice_by_rule", "loss_by_context", "regained"]
@@ -69,9 +70,9 @@ def loss_by_context(
         loss = part.mean("loss_with_context")
         rise = [value - loss[-1] for value in loss]
         curves[f"gaps to {gap}"] = (CONTEXTS, rise)
-        enough = [c for c, r in zip(CONTEXTS, rise, strict=True) if r < 0.02]
+        enough = [c for c, r in zip(CONTEXTS, rise, strict=True) if r < RISE]
         spoken.append(f"gaps to {gap}: {min(enough)}")
-    alt = f"Fewest tokens shown without a rise of 0.02 nats: {'; '.join(spoken)}."
+    alt = f"Fewest tokens shown without a rise of {RISE} nats: {'; '.join(spoken)}."
     labels = {"xlabel": "tokens shown before the query", "ylabel": "rise, nats"}
     figure = lines(curves, title=title, alt=alt, **labels)
     figure.axes[0].set_xscale("symlog", base=2, linthresh=1)

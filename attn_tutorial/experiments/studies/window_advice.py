@@ -25,7 +25,6 @@ from attn_tutorial.experiments.comparison import LEAST_SEEDS
 from attn_tutorial.experiments.data.corpora import source_bytes, windows_of
 from attn_tutorial.experiments.data.roles import ROLES
 from attn_tutorial.experiments.models import (
-    RISE,
     build,
     counted,
     evidence,
@@ -50,6 +49,7 @@ from attn_tutorial.experiments.window_rules import RULES, Task, score
 from attn_tutorial.instruments.advice import advise_window
 from attn_tutorial.instruments.distances import gradient_profile, smallest_block
 from attn_tutorial.instruments.limits import (
+    RISE,
     losses_with_context,
     losses_with_windows,
     narrow_layers,
