@@ -190,13 +190,13 @@ def _check_source(source: object, tokens: Tensor | None, by_loss: bool) -> None:
     elif isinstance(source, str | bytes | Mapping) or not isinstance(source, Iterable):
         raise TypeError(
             "source must be a model that can be called with tokens, or a list of "
-            f"attention weights, got {kind}; load the model first, with from_pretrained "
-            "or load_state_dict"
+            f"attention weights, got {kind}; load the model first, with "
+            "from_pretrained or load_state_dict"
         )
     elif by_loss:
         raise TypeError(
-            f"targets need a model in source, which can be asked again, got {kind}; give "
-            "the model itself, or leave targets out"
+            f"targets need a model in source, which can be asked again, got {kind}; "
+            "give the model itself, or leave targets out"
         )
 
 

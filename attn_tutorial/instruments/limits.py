@@ -194,16 +194,16 @@ def _loss(scores: Tensor, wanted: Tensor) -> float:
     wrong = wanted[(wanted != IGNORE) & ((wanted < 0) | (wanted >= labels))]
     if wrong.numel():
         raise ValueError(
-            f"targets must be {IGNORE} or lie below the number of labels that the model "
-            f"scores, {labels}, got {wrong[0].item()}"
+            f"targets must be {IGNORE} or lie below the number of labels that the "
+            f"model scores, {labels}, got {wrong[0].item()}"
         )
     scores = scores.float() if scores.itemsize < 4 else scores
     options = {"ignore_index": IGNORE}
     loss = cross_entropy(scores.flatten(0, 1), wanted.flatten(), **options).item()
     if math.isnan(loss):
         raise ValueError(
-            f"model must have scores without NaN, got a loss of {loss}: look for NaN in "
-            "its parameters, and for queries that attend to nothing"
+            f"model must have scores without NaN, got a loss of {loss}: look for NaN "
+            "in its parameters, and for queries that attend to nothing"
         )
     return loss
 
@@ -287,17 +287,17 @@ def looks_ahead(model: nn.Module, inputs: Tensor) -> bool:
     """
     check_tokens("inputs", inputs)
     scores = scores_of(model, inputs)
-    n, before = inputs.shape[-1], _that_count(scores)
-    rounding = max(ROUNDING, 3 * torch.finfo(scores.dtype).eps) * before.abs().max()
+    n, before = inputs.shape[-1], _lifted(scores)
+    rounding = max(ROUNDING, 3 * torch.finfo(scores.dtype).eps) * _size(before)
 
     def changed(texts: Tensor, end: int) -> bool:
-        after = _that_count(scores_of(model, texts))
+        after = _lifted(scores_of(model, texts))
         return bool(((after - before)[:, :end].abs() > rounding).any())
 
     if changed(inputs, n):
         raise ValueError(
-            "model must give the same scores for the same texts, got others in a second "
-            "call: call eval() on it, which ends dropout"
+            "model must give the same scores for the same texts, got others in a "
+            "second call: call eval() on it, which ends dropout"
         )
     return any(changed(texts, place) for texts, place in _replaced(inputs))
 
@@ -328,18 +328,24 @@ def _other_tokens(inputs: Tensor) -> list[Tensor]:
     return [torch.zeros_like(inputs)]  # every vocabulary has a token 0
 
 
-def _that_count(scores: Tensor) -> Tensor:
-    """Scores in float32, those of labels without a chance (such as -inf) lifted."""
+def _lifted(scores: Tensor) -> Tensor:
+    """Scores in float32; those of labels without a chance (-inf) are raised to it."""
     scores = scores.float()
     return scores.maximum(scores.amax(-1, keepdim=True) + LEAST_LOG)
+
+
+def _size(lifted: Tensor) -> Tensor:
+    """The largest score, up or down, of a label that has a chance."""
+    chance = lifted > lifted.amax(-1, keepdim=True) + LEAST_LOG
+    return lifted.abs().where(chance, 0).max()
 
 
 def scores_of(model: nn.Module, inputs: Tensor) -> Tensor:
     """The model's scores for tokens (batch, n): shape (batch, n, labels)."""
     if not callable(model):
         raise TypeError(
-            "model must be a module or a function, which can be called with tokens, got "
-            f"{type(model).__name__}; load the model first"
+            "model must be a module or a function, which can be called with tokens, "
+            f"got {type(model).__name__}; load the model first"
         )
     output = model(inputs)
     scores = getattr(output, "logits", output)
