@@ -730,12 +730,23 @@ def small(kind, implementation="eager", head=None):
     return getattr(transformers, kind + (name if head is None else head))(config).eval()
 
 
+class Tuples(nn.Module):
+    """A model that is asked for tuples."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens, **options):
+        return self.model(tokens, return_dict=False, **options)
+
+
 @pytest.mark.parametrize("kind", ["Llama", "GPT2", "Bert"])
 @pytest.mark.parametrize("as_tuple", [False, True])
 def test_hugging_face_models_are_asked(kind, as_tuple):
     model = small(kind)
     tokens = torch.randint(3, 11, (3, 24), generator=torch.Generator().manual_seed(0))
-    model.config.return_dict = not as_tuple
+    model = Tuples(model) if as_tuple else model
     assert looks_ahead(model, tokens) == (kind == "Bert")
     advice = advise_window(model, tokens, tokens, tolerance=0)
     assert len(advice.windows) == len(advice.profiles) == 2
