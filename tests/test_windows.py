@@ -579,8 +579,9 @@ def test_an_exchange_that_cancels_is_tried_one_by_one():
     assert looks_ahead(model, torch.tensor([[0, 1, 1, 0, 0, 1]]))
 
 
-def test_a_prefix_that_looks_ahead_is_seen():
-    assert looks_ahead(sees((0, 0, 1)), TOKENS)
+@pytest.mark.parametrize("query", [0, 10])
+def test_one_end_that_looks_ahead_is_seen(query):
+    assert looks_ahead(sees((0, query, query + 1)), TOKENS)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
