@@ -558,8 +558,30 @@ def test_a_model_that_confuses_tokens_is_seen_to_look_ahead():
     assert looks_ahead(parity, TOKENS)
 
 
-def test_a_prefix_that_looks_ahead_is_seen():
-    assert looks_ahead(sees((0, 0, 1)), TOKENS)
+@pytest.mark.parametrize("twin", [1, 2])
+def test_a_token_with_a_twin_is_replaced_by_another(twin):
+    """Only whether the last token is 0 (or its twin) is looked at."""
+
+    def model(tokens):
+        last = (tokens[:, -1:] == 0) | (tokens[:, -1:] == twin)
+        return 9.0 * nn.functional.one_hot(last.expand_as(tokens).long(), 2)
+
+    assert looks_ahead(model, torch.tensor([[1, 2, 0, 0, 0, 0]]))
+
+
+def test_an_exchange_that_cancels_is_tried_one_by_one():
+    """Two replaced tokens change nothing: only their parity is looked at."""
+
+    def model(tokens):
+        odd = tokens[:, 3:5].sum(1, keepdim=True).expand_as(tokens) % 2
+        return 9.0 * nn.functional.one_hot(odd, 2)
+
+    assert looks_ahead(model, torch.tensor([[0, 1, 1, 0, 0, 1]]))
+
+
+@pytest.mark.parametrize("query", [0, 10])
+def test_one_end_that_looks_ahead_is_seen(query):
+    assert looks_ahead(sees((0, query, query + 1)), TOKENS)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])

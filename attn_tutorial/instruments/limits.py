@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from attn_tutorial import patterns
-from attn_tutorial.checks import check_count, check_number, check_radius
+from attn_tutorial.checks import check_count, check_number, check_window
 from attn_tutorial.networks.layers import MultiHeadAttention
 from attn_tutorial.networks.tasks import IGNORE
 from attn_tutorial.networks.transformer import Transformer
@@ -48,7 +48,7 @@ def with_window(model: Transformer, window: int | list[int]) -> Transformer:
         >>> model.blocks[0].mixer.pattern
         local(window=3)
     """
-    return _with(model, "window", window, lambda w: patterns.local(check_radius(w)))
+    return _with(model, "window", window, lambda w: patterns.local(check_window(w)))
 
 
 def with_blocks(model: Transformer, block_size: int | list[int]) -> Transformer:
@@ -253,7 +253,8 @@ def needed_context(
     allowed = loss(contexts[-1]) + tolerance
     if math.isinf(allowed):
         raise ValueError(
-            f"model must have a finite loss on the whole text, got {allowed}"
+            f"model must have a finite loss on the whole text, got {allowed}: give no "
+            "targets that it rules out"
         )
     last = len(contexts) - 1
     first = bisect_left(contexts, True, hi=last, key=lambda c: loss(c) <= allowed)
@@ -272,10 +273,10 @@ def _contexts(widest: int) -> list[int]:
 def looks_ahead(model: nn.Module, inputs: Tensor) -> bool:
     """Whether a token's scores change if tokens behind it are replaced, in any text.
 
-    The texts keep their length, since rounding may change with it. One token and all
-    the following ones are replaced, at several places (the first scores may be all that
-    look ahead, and blocks may end at one place) and in two ways (a model need not tell
-    all tokens apart).
+    The texts keep their length, since rounding may change with it. One token is
+    replaced, and that with all the following ones, at the second place (the first
+    scores may be all that look ahead), in the middle and at the end, and in two ways
+    (a model need not tell all tokens apart).
 
     Args:
         model: As in ``needed_context``.
@@ -306,7 +307,7 @@ def _replaced(inputs: Tensor) -> Iterator[tuple[Tensor, int]]:
     """Texts with other tokens from some place on, and that place."""
     n = inputs.shape[-1]
     others = _other_tokens(inputs)
-    places = sorted({1, n // 2, min(n // 2 + 1, n - 1), n - 1}, reverse=True)
+    places = sorted({1, n // 2, n - 1}, reverse=True)
     for place in places:
         for other in others:
             for end in (n, place + 1):
