@@ -26,10 +26,12 @@ from attn_tutorial.benchmark import (
     clocks,
     contenders,
     measure,
-    records,
     report,
 )
+from attn_tutorial.benchmark import record as writing
 from attn_tutorial.benchmark.contenders import CONTENDERS, Contender, Unavailable
+
+reading = sys.modules[benchmark.load.__module__]  # `load` is the function, too
 
 SMALL = [
     Case(mechanism, 96, size, causal=causal, heads=2, d=8)
@@ -422,7 +424,7 @@ def record():
     plans = [
         Plan(case, ("length",), ("tiled", "sdpa full", "triton")) for case in SMALL[:2]
     ]
-    return records.Record("here-1", __main__.run(plans, "quick", QUICK, say=str))
+    return benchmark.Record("here-1", __main__.run(plans, "quick", QUICK, say=str))
 
 
 def test_a_new_record_keeps_to_the_schema(record):
@@ -443,12 +445,12 @@ def paths(schema, at=()):
 
 
 def resolved(schema):
-    whole = json.loads(records.SCHEMA.read_text())
+    whole = json.loads(writing.SCHEMA.read_text())
     name = schema.get("$ref", "").rpartition("/")[2]
     return whole["$defs"][name] if name else schema
 
 
-REQUIRED = list(paths(json.loads(records.SCHEMA.read_text())))
+REQUIRED = list(paths(json.loads(writing.SCHEMA.read_text())))
 
 
 def without(data, path):
@@ -503,7 +505,7 @@ def test_a_record_says_who_could_not_run(record):
 
 def test_a_record_is_written_and_read_unchanged(record, tmp_path):
     path = tmp_path / "new" / "here-1.json"
-    records.write(record.data, path)
+    writing.write(record.data, path)
     assert benchmark.read(path) == record
     lines = path.read_text().splitlines()
     assert sum('"largest_error"' in line for line in lines) == len(record.results)
@@ -512,8 +514,8 @@ def test_a_record_is_written_and_read_unchanged(record, tmp_path):
 
 def test_a_run_that_was_interrupted_is_continued(record, tmp_path, monkeypatch):
     path = tmp_path / "here-1.json"
-    monkeypatch.setattr(records, "provenance", lambda *device: record.provenance)
-    records.write(record.data | {"cases": record.data["cases"][:1]}, path)
+    monkeypatch.setattr(writing, "provenance", lambda *device: record.provenance)
+    writing.write(record.data | {"cases": record.data["cases"][:1]}, path)
     plans = [Plan(case, ("length",), ("tiled",)) for case in SMALL[:2]]
     data = __main__.run(plans, "quick", QUICK, out=path, say=str)
     assert len(data["cases"]) == 2
@@ -521,9 +523,97 @@ def test_a_run_that_was_interrupted_is_continued(record, tmp_path, monkeypatch):
     assert benchmark.read(path).data == data
     other = copy.deepcopy(data)
     other["provenance"]["revision"] = "0" * 40
-    records.write(other, path)
+    writing.write(other, path)
     with pytest.raises(SystemExit, match="another machine or revision"):
         __main__.run(plans, "quick", QUICK, out=path, say=str)
+
+
+def test_a_run_that_is_killed_while_it_writes_leaves_the_record(
+    record, tmp_path, monkeypatch
+):
+    path = tmp_path / "here-1.json"
+    writing.write(record.data, path)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        writing.write(record.data | {"suite": float("nan")}, path)
+    monkeypatch.setattr(writing.os, "fsync", lambda file: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        writing.write(record.data | {"cases": []}, path)
+    assert benchmark.read(path) == record
+
+
+def test_two_runs_do_not_write_one_record(tmp_path, capsys):
+    path = tmp_path / "here-1.json"
+    command = ["run", "--suite", "quick", "--out", str(path)]
+    with writing.alone(path), pytest.raises(SystemExit, match="holds .*here-1.lock"):
+        __main__.main(command)
+    with writing.alone(path):
+        pass
+
+
+def test_a_record_that_cannot_be_written_is_said_before_it_is_measured(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match="file"):
+        __main__.main(["run", "--out", str(tmp_path / "file" / "here-1.json")])
+
+
+def spoilt(record, text):
+    """The text of a record in which the first median is something else."""
+    return re.sub(
+        r'"median": [\d.e-]+', f'"median": {text}', json.dumps(record.data), 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (lambda record: json.dumps(record.data)[:-40], "no whole JSON file"),
+        (lambda record: "", "no whole JSON file"),
+        (lambda record: "\udcff", "no whole JSON file"),
+        (lambda record: "[1, 2]", "names no schema"),
+        (lambda record: '{"runs": []}', "names no schema"),
+        (lambda record: '{"schema": 1}', "no 'cases'"),
+        (lambda record: '{"schema": 1, "cases": 7}', "not iterable"),
+        (
+            lambda record: json.dumps(record.data | {"schema": 99}),
+            "has schema 99; this",
+        ),
+        (lambda record: json.dumps(record.data | {"provenance": {}}), "no 'clock'"),
+        (lambda record: spoilt(record, "NaN"), "NaN is no number"),
+        (lambda record: spoilt(record, "-Infinity"), "-Infinity is no number"),
+    ],
+)
+def test_what_is_no_record_is_refused_in_one_line(record, tmp_path, text, message):
+    path = tmp_path / "odd-1.json"
+    path.write_bytes(text(record).encode("utf-8", "surrogateescape"))
+    for command in (["show", str(path)], ["compare", str(path), str(path)]):
+        with pytest.raises(SystemExit) as stopped:
+            __main__.main(command)
+        said = str(stopped.value)
+        assert "odd-1.json" in said and message in said and "\n" not in said
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, "1", None])
+def test_seconds_are_positive_numbers(record, tmp_path, seconds):
+    data = copy.deepcopy(record.data)
+    kinds = data["cases"][0]["results"][0]["seconds"]
+    kinds[record.clock]["median"] = seconds
+    path = tmp_path / "odd-1.json"
+    path.write_text(json.dumps(data))
+    with pytest.raises(ValueError, match="odd-1"):
+        benchmark.read(path)
+
+
+def test_a_folder_is_no_record(tmp_path):
+    with pytest.raises(SystemExit, match="is a folder, not a record"):
+        __main__.main(["show", str(tmp_path)])
+
+
+@pytest.mark.parametrize("option", ["--rounds", "--least", "--threads"])
+@pytest.mark.parametrize("value", ["0", "-1", "two"])
+def test_nothing_is_counted_below_one(option, value, capsys):
+    with pytest.raises(SystemExit):
+        __main__.main(["run", f"{option}={value}"])
+    assert f"invalid count value: '{value}'" in capsys.readouterr().err
 
 
 # Several runs
@@ -567,12 +657,12 @@ def invented(name, factor=1.0, times=None):
         "schema": 1,
         "suite": "full",
         "settings": dataclasses.asdict(QUICK),
-        "provenance": records.provenance("cpu", "processor"),
+        "provenance": writing.provenance("cpu", "processor"),
         "ceilings": {"float32": limit, "bfloat16": limit},
         "cases": entries,
     }
     benchmark.validate(data)
-    return records.Record(name, data)
+    return benchmark.Record(name, data)
 
 
 def same(seconds):
@@ -642,9 +732,9 @@ def test_the_source_names_device_software_revision_and_date():
 
 
 def test_records_are_found_by_device(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "FOLDERS", (tmp_path / "no", tmp_path / "yes"))
+    monkeypatch.setattr(reading, "FOLDERS", (tmp_path / "no", tmp_path / "yes"))
     for name in ("x-1", "x-2", "x-y-1"):
-        records.write(RUNS[0].data, tmp_path / "yes" / f"{name}.json")
+        writing.write(RUNS[0].data, tmp_path / "yes" / f"{name}.json")
     assert benchmark.devices() == ["x", "x-y"]
     assert [run.name for run in benchmark.load("x")] == ["x-1", "x-2"]
     assert benchmark.load("z") == []
@@ -685,7 +775,7 @@ def test_the_page_shows_the_runs_and_the_schema_as_they_are():
     text = benchmark_page.PAGE.read_text(encoding="utf-8")
     assert benchmark_page.page(text) == text, "run 'make index'"
     included = re.search(r"literalinclude\} (\S+)", text)[1]
-    assert (benchmark_page.PAGE.parent / included).resolve() == records.SCHEMA
+    assert (benchmark_page.PAGE.parent / included).resolve() == writing.SCHEMA
     for name in benchmark.devices():
         for run in benchmark.load(name):
             assert f"| `{run.name}` | " in text

@@ -152,12 +152,26 @@ def test_a_result_that_is_no_number_is_refused_and_leaves_the_record(tmp_path):
 
 
 def test_only_one_process_writes_a_record(tmp_path):
-    pytest.importorskip("fcntl")
     with Record("toy", "What then?", tmp_path):
         with pytest.raises(BlockingIOError, match="another process holds .*toy.lock"):
             Record("toy", "What then?", tmp_path).__enter__()
     with Record("toy", "What then?", tmp_path):
         pass
+
+
+@pytest.mark.parametrize("option", ["--seeds", "--workers"])
+def test_nothing_is_counted_below_one(option, capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "latch", option, "0"])
+    assert "invalid count value: '0'" in capsys.readouterr().err
+
+
+def test_a_bar_shows_how_far_it_is(tmp_path, capsys):
+    run_experiment(toy(), seeds=2, folder=tmp_path)
+    shown = capsys.readouterr().err
+    assert "toy: 100%" in shown and "4/4" in shown
+    run_experiment(toy(), seeds=3, folder=tmp_path, progress=False)
+    assert capsys.readouterr().err == ""
 
 
 def test_runs_are_selected_and_summarised():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
@@ -12,9 +13,16 @@ from pathlib import Path
 
 import torch
 
-from attn_tutorial.benchmark import cases, clocks, contenders, measure, records, report
-
-SCHEMA_VERSION = 1
+from attn_tutorial import checks
+from attn_tutorial.benchmark import cases, clocks, contenders, measure, record, report
+from attn_tutorial.benchmark.load import (
+    Record,
+    Records,
+    Unreadable,
+    devices,
+    load,
+    read,
+)
 
 
 def run(
@@ -40,19 +48,32 @@ def run(
     Returns:
         The record.
     """
+    with record.alone(out) if out else contextlib.nullcontext():
+        return measured(plans, suite, settings, device, out, say)
+
+
+def measured(
+    plans: list[cases.Plan],
+    suite: str,
+    settings: measure.Settings,
+    device: str,
+    out: Path | None,
+    say: Callable[[str], None],
+) -> dict:
+    """Measure and write as `run` says, being the only one who writes."""
     clock = clocks.clock_for(device)
     data = begun(out, suite, settings, clock, device)
     known = {cases.Case(**entry["case"]) for entry in data["cases"]}
-    limits = records.Record("here", data)
+    limits = Record("here", data)
     for plan in progress(plans):
         if plan.case in known:
             continue
         ceiling = limits.ceiling("matmul", plan.case.dtype)
         data["cases"].append(measure.measure(plan, settings, clock, device, ceiling))
         if out:
-            records.write(data, out)
-        only = records.Record("here", data | {"cases": data["cases"][-1:]})
-        say(report.table(records.Records([only]), plan.case))
+            record.write(data, out)
+        only = Record("here", data | {"cases": data["cases"][-1:]})
+        say(report.table(Records([only]), plan.case))
     return data
 
 
@@ -60,15 +81,15 @@ def begun(
     out: Path | None, suite: str, settings: measure.Settings, clock, device: str
 ) -> dict:
     """A record without cases, or the one that is to be continued."""
-    known = records.provenance(device, clock.name)
+    known = record.provenance(device, clock.name)
     if out and out.exists():
-        data = records.read(out).data
+        data = read(out).data
         same = ("device", "torch", "revision", "dirty", "threads", "clock")
         if any(data["provenance"][key] != known[key] for key in same):
             sys.exit(f"{out} is of another machine or revision: choose another file")
         return data
     return {
-        "schema": SCHEMA_VERSION,
+        "schema": record.SCHEMA_VERSION,
         "suite": suite,
         "settings": asdict(settings),
         "provenance": known,
@@ -97,13 +118,13 @@ def say(text: str) -> None:
         sys.stdout.flush()
 
 
-def opened(name: str) -> records.Records:
+def opened(name: str) -> Records:
     """The records of a file or of a device."""
-    if Path(name).is_file():
-        return records.Records([records.read(name)])
-    found = records.load(name)
+    found = Records() if Path(name).is_file() else load(name)
+    if not found and Path(name).exists():
+        return Records([read(name)])
     if not found:
-        known = ", ".join(records.devices()) or "none"
+        known = ", ".join(devices()) or "none"
         sys.exit(f"{name} is neither a file nor a device with records ({known})")
     return found
 
@@ -121,7 +142,7 @@ def run_command(chosen: argparse.Namespace) -> None:
     plans = cases.suite(chosen.suite, chosen.device, tuple(chosen.only or ()))
     start = time.perf_counter()
     data = run(plans, chosen.suite, settings, chosen.device, chosen.out, say)
-    all_of_it = records.Records([records.Record("this run", data)])
+    all_of_it = Records([Record("this run", data)])
     print("\n" + report.show(all_of_it, tables=False))
     print(f"\n{len(plans)} cases in {time.perf_counter() - start:.0f} seconds.")
 
@@ -162,6 +183,11 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+def count(text: str) -> int:
+    """A number of things, at least one."""
+    return checks.check_count("count", int(text), least=1)
+
+
 def add_run(one: argparse.ArgumentParser) -> None:
     """Describe the options of `run`."""
     one.add_argument("--suite", choices=("quick", "full"), default="full")
@@ -177,10 +203,10 @@ def add_run(one: argparse.ArgumentParser) -> None:
     here = "cuda" if torch.cuda.is_available() else "cpu"
     one.add_argument("--device", choices=("cpu", "cuda"), default=here)
     one.add_argument(
-        "--threads", type=int, help="on a CPU; PyTorch's choice if left out"
+        "--threads", type=count, help="on a CPU; PyTorch's choice if left out"
     )
-    one.add_argument("--rounds", type=int, default=15, help="at most")
-    one.add_argument("--least", type=int, default=3, help="rounds at least")
+    one.add_argument("--rounds", type=count, default=15, help="at most")
+    one.add_argument("--least", type=count, default=3, help="rounds at least")
     one.add_argument("--budget", type=float, default=3.0, help="seconds a case")
     one.add_argument("--limit", type=float, default=20.0, help="seconds a call")
     one.add_argument("--no-memory", action="store_true", help="leave peak memory out")
@@ -190,7 +216,13 @@ def add_run(one: argparse.ArgumentParser) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line and do what it says."""
     chosen = parser().parse_args(arguments)
-    chosen.command(chosen)
+    try:
+        chosen.command(chosen)
+    except (Unreadable, OSError) as reason:
+        sys.exit(str(reason))
+    except KeyboardInterrupt:
+        print("\nStopped. With --out the same command goes on.", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":
