@@ -558,9 +558,8 @@ def test_a_record_that_cannot_be_written_is_said_before_it_is_measured(tmp_path)
 
 def spoilt(record, text):
     """The text of a record in which the first median is something else."""
-    return re.sub(
-        r'"median": [\d.e-]+', f'"median": {text}', json.dumps(record.data), 1
-    )
+    found = re.compile(r'"median": [\d.e-]+')
+    return found.sub(f'"median": {text}', json.dumps(record.data), count=1)
 
 
 @pytest.mark.parametrize(
@@ -604,6 +603,8 @@ def test_seconds_are_positive_numbers(record, tmp_path, seconds):
 
 
 def test_a_folder_is_no_record(tmp_path):
+    with pytest.raises(SystemExit, match="is neither a file nor a device"):
+        __main__.main(["show", str(tmp_path / "none.json")])
     with pytest.raises(SystemExit, match="is a folder, not a record"):
         __main__.main(["show", str(tmp_path)])
 

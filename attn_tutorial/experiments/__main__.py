@@ -122,8 +122,8 @@ def _add_options(
 ) -> None:
     choices = [*EXPERIMENTS, "all"]
     if names:
-        count = {"nargs": "+"} if training else {"nargs": "*", "default": "all"}
-        parser.add_argument("names", choices=choices, **count)
+        many = {"nargs": "+"} if training else {"nargs": "*", "default": "all"}
+        parser.add_argument("names", choices=choices, **many)
     parser.add_argument("--quick", action="store_true", help="the small set")
     parser.add_argument("--folder", type=Path, help="where the records are")
     if names and not training:
