@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import re
+import shutil
 import subprocess
 import sys
 import types
@@ -27,6 +28,7 @@ from attn_tutorial.benchmark import (
     contenders,
     measure,
     report,
+    revisions,
 )
 from attn_tutorial.benchmark import record as writing
 from attn_tutorial.benchmark.contenders import CONTENDERS, Contender, Unavailable
@@ -826,6 +828,86 @@ def test_the_quick_suite_from_end_to_end(few, tmp_path, monkeypatch, capsys):
     assert shown.splitlines()[-3:] == printed.rstrip().splitlines()[-5:-2]
     __main__.main(["compare", str(path), str(path)])
     assert "tiled: median 1.00x in 1 cases" in capsys.readouterr().out
+
+
+# Two revisions
+
+TINY = [
+    Case("local", 64, 4, heads=1, d=8),
+    Case("blocks", 64, 8, causal=True, backward=True, heads=1, d=8),
+]
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A repository whose one revision holds the package as it is now."""
+    here = tmp_path / "clone"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "attn_tutorial", here / "attn_tutorial", ignore=ignored)
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "gc.auto=0"]
+    for command in (["init"], ["add", "."], [*identity, "commit", "-m", "now"]):
+        subprocess.run(["git", *command], cwd=here, check=True, capture_output=True)
+    monkeypatch.setattr(revisions, "ROOT", here)
+    return here
+
+
+def worktrees(here):
+    command = ["git", "worktree", "list"]
+    done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_two_revisions_are_timed_in_turn(clone, monkeypatch, capsys):
+    monkeypatch.setattr(revisions, "GRID", TINY)
+    monkeypatch.setattr(revisions, "LEAST", 1e-4)
+    with pytest.raises(SystemExit) as stopped:
+        __main__.main(["compare", "--base", "HEAD"])
+    head, *lines, last = capsys.readouterr().out.splitlines()
+    assert head.split() == "case here base ratio peak here peak base".split()
+    assert len(lines) == len(TINY)
+    for case, text in zip(TINY, lines, strict=True):
+        form = (
+            r" +[\d.]+ ms +[\d.]+ ms  [\d.]+ \([\d.]+ to [\d.]+\) +[\d.]+ MB +[\d.]+ MB"
+        )
+        assert re.fullmatch(re.escape(str(case)) + form + "(  slower)?", text)
+    slower = sum("slower" in text for text in lines)
+    assert last == f"{slower} of 2 cases slower than 1.05 times HEAD."
+    assert stopped.value.code == (1 if slower else 0)
+    assert len(worktrees(clone)) == 1, "the temporary worktree is gone"
+
+
+def test_each_revision_runs_its_own_code(clone):
+    source = clone / "attn_tutorial/local.py"
+    source.write_text(source.read_text() + "\nraise RuntimeError('here')\n")
+    with pytest.raises(ChildProcessError, match="a checkout failed"):
+        revisions.compare("HEAD", TINY, say=str)
+    assert len(worktrees(clone)) == 1
+    with revisions.checkout("HEAD") as base, revisions.Worker(base) as worker:
+        assert worker.ask(TINY[0], 1) > 0
+        assert worker.ask(TINY[0], 0) is None or worker.ask(TINY[0], 0) >= 0
+
+
+@pytest.mark.parametrize(
+    ("here", "slower"), [([1.0] * 7, False), ([1.04] * 7, False), ([1.06] * 7, True)]
+)
+def test_a_case_is_slower_by_its_median_ratio(here, slower):
+    noise = [1.0, 5.0, 0.1, 1.0, 2.0, 1.0, 1.0]  # hits both sides of a round
+    here = [a * b for a, b in zip(here, noise, strict=True)]
+    here[0] *= 9  # one round does not count
+    change = revisions.Change(TINY[0], here, noise)
+    assert change.slower == slower
+    assert ("slower" in revisions.line(change)) == slower
+
+
+def test_what_cannot_be_compared_is_said_in_one_line(clone):
+    for arguments, message in (
+        (["--base", "no-such-revision"], "no-such-revision"),
+        (["--base", "HEAD", "--rounds", "3"], "rounds must be at least 7, got 3"),
+        (["cpu"], "takes two records, or --base"),
+        (["cpu", "cpu", "--base", "HEAD"], "takes two records, or --base"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            __main__.main(["compare", *arguments])
 
 
 def test_show_of_what_is_not_there_says_what_is():

@@ -4,6 +4,7 @@
     python -m attn_tutorial.benchmark run --out FILE         the full suite, recorded
     python -m attn_tutorial.benchmark show cpu               tables, ratios, findings
     python -m attn_tutorial.benchmark compare A B            two records or devices
+    python -m attn_tutorial.benchmark compare --base main    this code and a revision
 
 All contenders of a case run in turn, in random order, round after round, so that what
 else the computer does hits all of them alike. Each result is compared with a float64

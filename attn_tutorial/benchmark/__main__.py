@@ -14,7 +14,15 @@ from pathlib import Path
 import torch
 
 from attn_tutorial import checks
-from attn_tutorial.benchmark import cases, clocks, contenders, measure, record, report
+from attn_tutorial.benchmark import (
+    cases,
+    clocks,
+    contenders,
+    measure,
+    record,
+    report,
+    revisions,
+)
 from attn_tutorial.benchmark.load import (
     Record,
     Records,
@@ -153,8 +161,13 @@ def show_command(chosen: argparse.Namespace) -> None:
 
 
 def compare_command(chosen: argparse.Namespace) -> None:
-    """Print how two records differ."""
-    print(report.compare(opened(chosen.a), opened(chosen.b)))
+    """Print how two records, or two revisions, differ."""
+    if chosen.base is None and chosen.b is not None:
+        print(report.compare(opened(chosen.a), opened(chosen.b)))
+    elif chosen.base is not None and chosen.a is None:
+        sys.exit(revisions.compare(chosen.base, rounds=chosen.rounds))
+    else:
+        sys.exit("compare takes two records, or --base and a revision")
 
 
 def memory_command(chosen: argparse.Namespace) -> None:
@@ -172,15 +185,26 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("records", help="a record's file, or a device such as cpu")
     one.add_argument("--findings", action="store_true", help="leave the tables out")
     one.set_defaults(command=show_command)
-    two = commands.add_parser("compare", help="times of B over times of A")
-    two.add_argument("a", help="a record's file, or a device")
-    two.add_argument("b", help="a record's file, or a device")
-    two.set_defaults(command=compare_command)
+    add_compare(commands.add_parser("compare", help="times of B over times of A"))
     child = commands.add_parser("memory", help="peak memory of one call, in bytes")
     child.add_argument("case", help="a case as JSON")
     child.add_argument("name", choices=contenders.CONTENDERS)
     child.set_defaults(command=memory_command)
     return parser
+
+
+def add_compare(two: argparse.ArgumentParser) -> None:
+    """Describe the options of `compare`."""
+    two.add_argument("a", nargs="?", help="a record's file, or a device")
+    two.add_argument("b", nargs="?", help="a record's file, or a device")
+    two.add_argument(
+        "--base",
+        metavar="REVISION",
+        help="instead of A and B: time the working tree against a git revision; "
+        f"exit with 1 if a case takes more than {revisions.LIMIT:g} times as long",
+    )
+    two.add_argument("--rounds", type=count, default=7, help="with --base")
+    two.set_defaults(command=compare_command)
 
 
 def count(text: str) -> int:
@@ -218,7 +242,7 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = parser().parse_args(arguments)
     try:
         chosen.command(chosen)
-    except (Unreadable, OSError) as reason:
+    except (Unreadable, revisions.Refused, OSError) as reason:
         sys.exit(str(reason))
     except KeyboardInterrupt:
         print("\nStopped. With --out the same command goes on.", file=sys.stderr)
