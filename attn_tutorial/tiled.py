@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,7 @@ __all__ = ["Slab", "Tile", "sliding_views", "tiled_attention"]
 # head fill 2 MiB, about one core's cache. Several threads, which wait for each other
 # after every call, and a GPU want more work in one call.
 SLAB_SCORES = {"cpu": 2**22, "threads": 2**24, "cuda": 2**26}
+BATCHED = torch._C._parse_dispatch_key("Batched")
 
 
 @dataclass(frozen=True)
@@ -80,22 +82,16 @@ class Tile:
                 last = min(n_k - self.right, end) - self.rows
                 count = max(1, min((last - place) // self.step + 1, most))
             if top < bottom:
-                run, begin = self.run(place, n_k), place - self.left
-                queries = range(top - begin, bottom - begin)
-                bias = trim(queries, shift(run, -begin)) if trim else None
-                rows, keys = len(queries), len(run)
-                yield Slab(top - first, rows, run.start, keys, self.step, count, bias)
+                begin = place - self.left
+                start = min(max(begin, 0), n_k)
+                keys = max(0, min(place + self.rows + self.right, n_k) - start)
+                bias = None
+                if trim:
+                    queries = range(top - begin, bottom - begin)
+                    bias = trim(queries, range(start - begin, start - begin + keys))
+                rows = bottom - top
+                yield Slab(top - first, rows, start, keys, self.step, count, bias)
             place += count * self.step
-
-    def run(self, place: int, n_k: int) -> range:
-        """The keys of the tile that begins at a place."""
-        start = min(max(place - self.left, 0), n_k)
-        return range(start, max(start, min(place + self.rows + self.right, n_k)))
-
-
-def shift(part: range, steps: int) -> range:
-    """The same range, some steps further."""
-    return range(part.start + steps, part.stop + steps)
 
 
 @dataclass(frozen=True)
@@ -145,6 +141,18 @@ def trimming(pattern: Pattern, like: Tensor) -> Callable[[range, range], Tensor]
     return trim
 
 
+def once(trim: Callable[[range, range], Tensor], tile: Tile) -> Callable:
+    """Make the mask of a whole tile, of which each slab then takes its part."""
+    left = tile.left
+    whole = trim(range(left, left + tile.rows), range(tile.keys))
+
+    def part(queries: range, keys: range) -> Tensor:
+        rows = slice(queries.start - left, queries.stop - left)
+        return whole[rows, keys.start : keys.stop]
+
+    return part
+
+
 def bias_of(keep: Tensor, like: Tensor) -> Tensor:
     """Return 0 where a pair is kept, and -inf where it is not."""
     dtype = torch.promote_types(like.dtype, torch.float32)
@@ -189,6 +197,7 @@ def text_of(pattern: Pattern | None) -> str:
     return name
 
 
+@lru_cache(maxsize=256)
 def pattern_of(text: str) -> Pattern | None:
     """Return the pattern that ``text_of`` named."""
     return FOREIGN[text] if text in FOREIGN else parse(text) if text else None
@@ -205,9 +214,11 @@ def layout(
     n_q, n_k, pattern = q.shape[2], k.shape[1], pattern_of(text)
     if not kinds:
         yield from single_slabs(pattern, n_q, n_k, first, like=k)
-    trim = None if pattern is None else trimming(pattern, like=k)
     for at in range(0, len(kinds), 5):
         tile = Tile(*kinds[at : at + 5])
+        trim = None if pattern is None else trimming(pattern, like=k)
+        if trim and n_q >= tile.rows:
+            trim = once(trim, tile)
         most = slab_scores(q.device) // (q.shape[0] * tile.rows * tile.keys)
         yield from tile.slabs(n_q, n_k, first, max(1, most), trim)
 
@@ -376,14 +387,13 @@ def _empty_gradients(grad, grad_lse, q, k, v, *rest):
 
 
 class TiledAttention(torch.autograd.Function):
-    """The forward operator, differentiable once."""
-
-    generate_vmap_rule = True
+    """The forward pass, differentiable once."""
 
     @staticmethod
     def forward(q, k, v, padding, kinds, pattern, first, scale, with_lse):
         """Output and log-sum-exp."""
-        return tiled(q, k, v, padding, kinds, pattern, first, scale, with_lse)
+        run = tiled if is_traced(q) else forward_pass
+        return run(q, k, v, padding, kinds, pattern, first, scale, with_lse)
 
     @staticmethod
     def setup_context(ctx, inputs: tuple, output: tuple) -> None:
@@ -397,17 +407,21 @@ class TiledAttention(torch.autograd.Function):
         tensors = grad, grad_lse, *ctx.saved_tensors
         return *TiledGradients.apply(*tensors, *ctx.settings), *[None] * 6
 
+    @staticmethod
+    def vmap(info, in_dims: tuple, *inputs) -> tuple:
+        """torch.vmap: the new dimension is one more leading dimension."""
+        return _apply_batched(TiledAttention, info.batch_size, in_dims, inputs)
+
 
 class TiledGradients(torch.autograd.Function):
-    """The backward operator; it has no derivative of its own."""
-
-    generate_vmap_rule = True
+    """The backward pass; it has no derivative of its own."""
 
     @staticmethod
     def forward(grad, grad_lse, q, k, v, padding, output, kinds, pattern, first, scale):
         """Gradients by q, k and v."""
         tensors = grad, grad_lse, q, k, v, padding, output
-        return tiled_gradients(*tensors, kinds, pattern, first, scale)
+        run = tiled_gradients if is_traced(grad) else backward_pass
+        return run(*tensors, kinds, pattern, first, scale)
 
     @staticmethod
     def setup_context(ctx, inputs: tuple, output: tuple) -> None:
@@ -421,26 +435,40 @@ class TiledGradients(torch.autograd.Function):
             "with a dense mask instead"
         )
 
+    @staticmethod
+    def vmap(info, in_dims: tuple, *inputs) -> tuple:
+        """torch.vmap: the new dimension is one more leading dimension."""
+        return _apply_batched(TiledGradients, info.batch_size, in_dims, inputs)
 
-def _batched(operator):
-    """Rule of torch.vmap: the new dimension is one more leading dimension."""
 
-    def apply(info, in_dims: tuple, *inputs) -> tuple:
-        size = info.batch_size
-        merged = [
-            _merge(x, dim, size) if isinstance(x, Tensor) else x
-            for x, dim in zip(inputs, in_dims, strict=True)
-        ]
-        outputs = operator(*merged)
-        split = tuple(x.unflatten(0, (size, -1)) for x in outputs)
-        return split, (0,) * len(split)
+def is_traced(x: Tensor) -> bool:
+    """Whether a pass must be one operator: for a compiler, or for a batch of tensors.
 
-    return apply
+    Otherwise it is called as what it is, a function, which takes less time to start.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or x.is_meta:
+        return True
+    # What a vectorised jacobian hands over: no other mark tells it from a tensor.
+    return torch._C._dispatch_keys(x).has(BATCHED)
+
+
+def _apply_batched(function: type, size: int, in_dims: tuple, inputs: tuple) -> tuple:
+    """Apply the function to inputs of which some have a batch dimension at in_dims."""
+    merged = [
+        _merge(x, dim, size) if isinstance(x, Tensor) else x
+        for x, dim in zip(inputs, in_dims, strict=True)
+    ]
+    split = tuple(x.unflatten(0, (size, -1)) for x in function.apply(*merged))
+    return split, (0,) * len(split)
 
 
 def _merge(x: Tensor, dim: int | None, size: int) -> Tensor:
     x = x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
     return x.flatten(0, 1)  # (size, S, ...) -> (size * S, ...)
+
+
+def _batched_gradients(info, in_dims: tuple, *inputs) -> tuple:
+    return _apply_batched(TiledGradients, info.batch_size, in_dims, inputs)
 
 
 SETTINGS = "int[] kinds, str pattern, SymInt first, float scale"
@@ -458,10 +486,9 @@ tiled_gradients = torch.library.custom_op(
     schema="(Tensor grad, Tensor grad_lse, Tensor q, Tensor k, Tensor v, "
     f"Tensor? padding, Tensor output, {SETTINGS}) -> (Tensor, Tensor, Tensor)",
 )
+tiled_gradients.register_vmap(_batched_gradients)
 tiled.register_fake(_empty_outputs)
 tiled_gradients.register_fake(_empty_gradients)
-tiled.register_vmap(_batched(tiled))
-tiled_gradients.register_vmap(_batched(tiled_gradients))
 
 
 def tiled_attention(
@@ -542,6 +569,9 @@ class Heads:
     @classmethod
     def of(cls, q: Tensor, k: Tensor, v: Tensor) -> Heads:
         """Read the axes from the inputs."""
+        if q.shape[:-2] == k.shape[:-2] == v.shape[:-2]:  # the common case, in no time
+            shape = tuple(q.shape[:-2])
+            return cls(shape, shape, tuple(range(len(shape))), len(shape))
         both = torch.broadcast_shapes(k.shape[:-2], v.shape[:-2])
         shape = torch.broadcast_shapes(q.shape[:-2], both)
         shared = [a for a, size in enumerate(both) if size == 1 and shape[a] != 1]
@@ -550,17 +580,22 @@ class Heads:
 
     def grouped(self, x: Tensor) -> Tensor:
         """(..., n, d) -> (S, R, n, d)."""
+        if self.shape == self.both == tuple(x.shape[:-2]):
+            return self.shared(x)[:, None]
         x = self._ordered(x.expand(*self.shape, *x.shape[-2:]))
         s, r = x.shape[: self.apart], x.shape[self.apart : -2]
         return x.reshape(math.prod(s), math.prod(r), *x.shape[-2:])
 
     def shared(self, x: Tensor) -> Tensor:
         """(..., n, d) -> (S, n, d)."""
-        x = self._ordered(x.expand(*self.both, *x.shape[-2:]))
+        if not self.shape == self.both == tuple(x.shape[:-2]):
+            x = self._ordered(x.expand(*self.both, *x.shape[-2:]))
         return x.reshape(math.prod(self.both), *x.shape[-2:])
 
     def restored(self, x: Tensor) -> Tensor:
         """(S, R, ...) -> (..., ...), with the leading axes in their own order."""
+        if self.shape == self.both:
+            return x.reshape(*self.shape, *x.shape[2:])
         x = x.reshape(*(self.shape[a] for a in self.order), *x.shape[2:])
         places = [self.order.index(a) for a in range(len(self.order))]
         return x.permute(*places, *range(len(places), x.ndim))
