@@ -14,6 +14,7 @@ import torch
 from conftest import ROOT
 
 from attn_tutorial import cost, patterns
+from attn_tutorial.benchmark.spelling import recorded_pattern
 from attn_tutorial.experiments.__main__ import main
 from attn_tutorial.experiments.comparison import (
     apart,
@@ -30,7 +31,7 @@ from attn_tutorial.experiments.figures.results import (
     latch_blocks,
 )
 from attn_tutorial.experiments.models import kv_bytes, training_flops
-from attn_tutorial.experiments.named import named_pattern, named_patterns
+from attn_tutorial.experiments.named import named_patterns
 from attn_tutorial.experiments.records import FOLDER, SCHEMA, Record, Run, Runs, load
 from attn_tutorial.experiments.registry import EXPERIMENTS
 from attn_tutorial.experiments.runner import (
@@ -48,6 +49,7 @@ from attn_tutorial.experiments.studies import (
     tagging,
     translation,
 )
+from attn_tutorial.instruments.graph import reach_mask
 from attn_tutorial.networks.tasks import IGNORE
 
 FORMAT = json.loads(SCHEMA.read_text())
@@ -104,11 +106,13 @@ def toy(**changes):
         ("local 3", patterns.local(3)),
         ("blocks 4", patterns.adjacent_blocks(4)),
         ("local 3 + global 1", patterns.local(3) | patterns.global_tokens(1)),
+        ("adjacent_blocks 4", patterns.adjacent_blocks(4)),
+        ("local 3,0 & strided 2", patterns.local((3, 0)) & patterns.strided(2)),
     ],
 )
 def test_names_are_patterns(name, pattern):
-    assert named_pattern(name, causal=False) == pattern
-    mask = patterns.dense_mask(named_pattern(name, causal=True), 12)
+    assert recorded_pattern(name) == pattern
+    mask = patterns.dense_mask(recorded_pattern(name, causal=True), 12)
     assert torch.equal(mask, patterns.dense_mask(pattern & patterns.causal(), 12))
 
 
@@ -120,8 +124,9 @@ def test_several_names_are_layers_in_turn():
 
 @pytest.mark.parametrize("name", ["", "band 3", "local", "local -1", "local 2.5"])
 def test_an_unknown_name_is_named(name):
-    with pytest.raises(ValueError, match="name must be 'full' or have terms"):
-        named_pattern(name, causal=False)
+    wrong = "text must be a pattern|is not a pattern|window must be at least 0"
+    with pytest.raises(ValueError, match=wrong):
+        recorded_pattern(name)
 
 
 # Records.
@@ -448,8 +453,8 @@ def test_published_records_keep_to_the_schema(path):
     ],
 )
 def test_theory_says_where_memory_ends(pattern, layers, edge):
-    setting = {"pattern": pattern, "layers": layers}
-    heard = latch.heard(setting, 50)
+    several = named_patterns(pattern, causal=True)
+    heard = reach_mask(several, 50, layers)
     lag = torch.arange(50)[:, None] - torch.arange(50)
     always = [bool(heard[lag == d].all()) for d in range(50)]
     # A value at the very start is in reach of a global first token.
@@ -670,7 +675,7 @@ def test_costs_are_those_of_the_closed_forms():
     assert kv_bytes({**setting, "pattern": "local 16"}) == layers * 17 * 2 * d * 4
     assert kv_bytes({**setting, "num_kv_heads": 1}) == kv_bytes(setting) / 4
     for name in ("full", "local 16", "blocks 32"):
-        pattern = named_pattern(name, causal=True)
+        pattern = recorded_pattern(name, causal=True)
         layer = sum(cost.layer_flops(pattern, n, d))
         passes = 3 * setting["batch"] * setting["steps"] * layers
         assert training_flops({**setting, "pattern": name}) == passes * layer

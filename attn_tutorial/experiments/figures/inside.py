@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from attn_tutorial.experiments.named import named_patterns
 from attn_tutorial.experiments.records import Run, Runs
 from attn_tutorial.experiments.studies.inside import PERIODS
-from attn_tutorial.networks.transformer import layer_patterns
-from attn_tutorial.patterns import dense_mask
+from attn_tutorial.instruments.graph import reach_mask
 from attn_tutorial.pictures.plots import (
     COLORS,
     CYCLE,
@@ -39,10 +38,7 @@ def steps_back(pattern: str, layers: int, n: int = 64) -> int:
         >>> steps_back("local 1, local 16", 2), steps_back("local 8", 2)
         (17, 16)
     """
-    several = layer_patterns(named_patterns(pattern, causal=True), layers)
-    heard = dense_mask(several[-1], n)[-1]
-    for layer in reversed(several[:-1]):
-        heard = (heard.float() @ dense_mask(layer, n).float()) > 0
+    heard = reach_mask(named_patterns(pattern, causal=True), n, layers)[-1]
     return n - 1 - int(heard.nonzero().min())
 
 

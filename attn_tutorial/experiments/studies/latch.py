@@ -11,16 +11,20 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from attn_tutorial.experiments.models import build, labels, share, train_as
-from attn_tutorial.experiments.named import named_patterns
+from attn_tutorial.experiments.models import (
+    build,
+    causal_layers,
+    labels,
+    share,
+    train_as,
+)
 from attn_tutorial.experiments.records import Result, Runs, Setting
 from attn_tutorial.experiments.runner import Experiment
 from attn_tutorial.experiments.tables import table
-from attn_tutorial.instruments.graph import edges
+from attn_tutorial.instruments.graph import reach_mask
 from attn_tutorial.networks.tasks import latch, latch_distance
-from attn_tutorial.networks.transformer import layer_patterns
 
-__all__ = ["EXPERIMENT", "edge", "heard", "settings", "train"]
+__all__ = ["EXPERIMENT", "edge", "settings", "train"]
 
 VALUES, NOISE = 8, 4
 TEST_SIZE, TEST_SEED = 512, 10**6  # far from every seed that draws training batches
@@ -83,18 +87,9 @@ def measure(setting: Setting, inputs: Tensor, right: Tensor) -> Result:
 
 def within_reach(setting: Setting, distance: Tensor) -> Tensor:
     """Whether the layers can carry the value to where it is asked for."""
-    n = distance.shape[-1]
-    source = torch.arange(n) - distance.clamp(min=0)
-    return heard(setting, n)[torch.arange(n), source]
-
-
-def heard(setting: Setting, n: int) -> Tensor:
-    """Which input each output can depend on, layer after layer: bool, (n, n)."""
-    several = named_patterns(setting["pattern"], causal=True)
-    reached = torch.eye(n)
-    for pattern in layer_patterns(several, setting["layers"]):
-        reached = (edges(pattern, n).float() @ reached > 0).float()
-    return reached > 0
+    n, place = distance.shape[-1], torch.arange(distance.shape[-1])
+    reached = reach_mask(causal_layers(setting), n, setting["layers"])
+    return reached[place, place - distance.clamp(min=0)]
 
 
 def edge(accuracies: list[float], enough: float = 0.9) -> int:

@@ -15,10 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import elu
 
 from attn_tutorial import patterns
-from attn_tutorial.cost import kept_pairs
 from attn_tutorial.experiments.data.corpora import source_bytes
-from attn_tutorial.experiments.models import build, kv_bytes
-from attn_tutorial.experiments.named import named_patterns
+from attn_tutorial.experiments.models import build, forward_flops, kv_bytes
 from attn_tutorial.experiments.records import Result, Runs, Setting
 from attn_tutorial.experiments.runner import Experiment, Tuning
 from attn_tutorial.experiments.studies.language_model import (
@@ -30,7 +28,6 @@ from attn_tutorial.experiments.studies.language_model import (
 from attn_tutorial.experiments.tables import table
 from attn_tutorial.networks.dispatch import pattern_attention
 from attn_tutorial.networks.layers import Rotary
-from attn_tutorial.networks.transformer import layer_patterns
 
 __all__ = [
     "EXPERIMENT",
@@ -176,22 +173,20 @@ def cache_bytes(setting: Setting) -> int:
 def token_flops(setting: Setting) -> int:
     """Operations with which a model reads one of n tokens, on average.
 
-    Each weight of a matrix costs 2. Each pair of query and key costs 4 a feature, Eq.
-    (5). Linear attention writes to its state and reads it, which costs as much as d / h
-    pairs; the sum of the keys counts as one more. Elementwise work is left out, and so
-    is that low rank rebuilds all earlier keys and values when it writes a token.
+    Eq. (6), and the last layer, of which each weight costs 2. Linear attention writes
+    to its state and reads it, which costs as much as d / h pairs; the sum of the keys
+    counts as one more. Elementwise work is left out, and so is that low rank rebuilds
+    all earlier keys and values when it writes a token.
     """
     d, heads, n = (setting[key] for key in ("d_model", "heads", "n"))
-    narrow = setting.get("num_kv_heads", heads) / heads * d
-    rank = setting.get("rank")
-    keys_and_values = 3 * d * rank if rank else 2 * d * narrow
-    weights = 2 * d * d + keys_and_values + 8 * d * d  # queries, output; MLP
-    several = named_patterns(setting["pattern"], causal=True)
-    layers = layer_patterns(several, setting["layers"])
-    pairs = [kept_pairs(pattern, n) / n for pattern in layers]
+    layers = forward_flops(setting)
     if setting.get("linear"):
-        pairs = [d / heads + 1 for _ in layers]
-    return round(sum(2 * weights + 4 * d * p for p in pairs) + 2 * d * BYTES)
+        state = 4 * n * d * (d // heads + 1)
+        layers = [layer._replace(attention=state) for layer in layers]
+    if rank := setting.get("rank"):  # queries, output; one matrix to it, two from it
+        narrow = 2 * n * (2 * d * d + 3 * d * rank)
+        layers = [layer._replace(projections=narrow) for layer in layers]
+    return round(sum(map(sum, layers)) / n + 2 * d * BYTES)
 
 
 def report(runs: Runs) -> str:

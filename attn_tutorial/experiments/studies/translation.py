@@ -11,9 +11,9 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from attn_tutorial.benchmark.spelling import recorded_pattern
 from attn_tutorial.experiments.data.number_words import english, german
 from attn_tutorial.experiments.models import counted, train_as
-from attn_tutorial.experiments.named import named_pattern
 from attn_tutorial.experiments.records import Result, Runs, Setting
 from attn_tutorial.experiments.runner import Experiment, Tuning
 from attn_tutorial.experiments.tables import table
@@ -97,7 +97,7 @@ def train(setting: Setting, seed: int, device: torch.device) -> Result:
 def make(setting: Setting) -> EncoderDecoder:
     """The model of a setting."""
     names = setting["pattern"], setting["cross"]
-    own, cross = (named_pattern(name, causal=False) for name in names)
+    own, cross = map(recorded_pattern, names)
     size = setting["d_model"], setting["heads"], setting["layers"]
     return EncoderDecoder(len(SIGNS), len(SIGNS), *size, pattern=own, cross=cross)
 

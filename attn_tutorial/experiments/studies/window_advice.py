@@ -219,7 +219,7 @@ def block_evidence(model: Transformer, inputs: Tensor, targets: Tensor) -> Resul
 def latch_tasks(runs: Runs) -> list[Task]:
     """The latches with different largest gaps, and the kinds of patterns."""
     latch = runs.where(task="latch")
-    names = {"local": "latch {}", "blocks": "latch {}, blocks"}
+    names = {"local": "latch {}", "adjacent_blocks": "latch {}, blocks"}
     found = [
         Task(name.format(gap), part, known=needed(gap, layers), kind=kind)
         for kind, name in names.items()
