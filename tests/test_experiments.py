@@ -32,7 +32,14 @@ from attn_tutorial.experiments.figures.results import (
 )
 from attn_tutorial.experiments.models import kv_bytes, training_flops
 from attn_tutorial.experiments.named import named_patterns
-from attn_tutorial.experiments.records import FOLDER, SCHEMA, Record, Run, Runs, load
+from attn_tutorial.experiments.records import (
+    FOLDER,
+    SCHEMA,
+    OpenRecord,
+    Run,
+    Runs,
+    load,
+)
 from attn_tutorial.experiments.registry import EXPERIMENTS
 from attn_tutorial.experiments.runner import (
     Experiment,
@@ -133,7 +140,7 @@ def test_an_unknown_name_is_named(name):
 
 
 def test_a_record_is_whole_after_every_run(tmp_path):
-    with Record("toy", "What then?", tmp_path) as record:
+    with OpenRecord("toy", "What then?", tmp_path) as record:
         for seed in range(3):
             record.add(Run({"size": 1}, seed, {"loss": 0.5}, MADE))
             check(tmp_path / "toy.json")
@@ -141,7 +148,7 @@ def test_a_record_is_whole_after_every_run(tmp_path):
 
 
 def test_a_run_is_recorded_once(tmp_path):
-    with Record("toy", "What then?", tmp_path) as record:
+    with OpenRecord("toy", "What then?", tmp_path) as record:
         record.add(Run({"size": 1, "lr": 2}, 0, {"loss": 0.5}, MADE))
         assert record.has({"lr": 2, "size": 1}, 0)
         with pytest.raises(ValueError, match="run is already recorded"):
@@ -149,7 +156,7 @@ def test_a_run_is_recorded_once(tmp_path):
 
 
 def test_a_result_that_is_no_number_is_refused_and_leaves_the_record(tmp_path):
-    with Record("toy", "What then?", tmp_path) as record:
+    with OpenRecord("toy", "What then?", tmp_path) as record:
         record.add(Run({"size": 1}, 0, {"loss": 0.5}, MADE))
         with pytest.raises(ValueError, match="not JSON compliant"):
             record.add(Run({"size": 1}, 1, {"loss": float("nan")}, MADE))
@@ -157,10 +164,10 @@ def test_a_result_that_is_no_number_is_refused_and_leaves_the_record(tmp_path):
 
 
 def test_only_one_process_writes_a_record(tmp_path):
-    with Record("toy", "What then?", tmp_path):
+    with OpenRecord("toy", "What then?", tmp_path):
         with pytest.raises(BlockingIOError, match="another process holds .*toy.lock"):
-            Record("toy", "What then?", tmp_path).__enter__()
-    with Record("toy", "What then?", tmp_path):
+            OpenRecord("toy", "What then?", tmp_path).__enter__()
+    with OpenRecord("toy", "What then?", tmp_path):
         pass
 
 
@@ -358,12 +365,12 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path):
     after = load("latch", tmp_path)
     assert after.values("accuracy")[: len(before)] == before.values("accuracy")
     assert [r.made for r in after[: len(before)]] == [r.made for r in before]
-    expected = pending_of(latch.EXPERIMENT, tmp_path / "empty")
+    expected = pending_of(EXPERIMENTS["latch"], tmp_path / "empty")
     assert [(r.setting, r.seed) for r in after] == expected
 
 
 def pending_of(experiment, folder):
-    with Record("empty", "What?", folder) as record:
+    with OpenRecord("empty", "What?", folder) as record:
         return pending(experiment, record, quick=True, seeds=1)
 
 

@@ -19,12 +19,13 @@ from attn_tutorial.experiments.models import (
     train_as,
 )
 from attn_tutorial.experiments.records import Result, Runs, Setting
-from attn_tutorial.experiments.runner import Experiment
 from attn_tutorial.experiments.tables import table
 from attn_tutorial.instruments.graph import reach_mask
 from attn_tutorial.networks.tasks import latch, latch_distance
 
-__all__ = ["EXPERIMENT", "edge", "settings", "train"]
+__all__ = ["QUESTION", "edge", "settings", "train"]
+
+QUESTION = "Up to which distance can a stack of layers remember a value?"
 
 VALUES, NOISE = 8, 4
 TEST_SIZE, TEST_SEED = 512, 10**6  # far from every seed that draws training batches
@@ -61,7 +62,7 @@ def train(setting: Setting, seed: int, device: torch.device) -> Result:
     test = Generator().manual_seed(TEST_SEED)
     inputs, targets = draw(TEST_SIZE, setting["n"], setting["max_gap"], test)
     right = labels(model, inputs) == targets
-    return {"final_loss": losses[-1], **measure(setting, inputs, right)}
+    return {"final_loss": losses[-1], **accuracy_by_distance(setting, inputs, right)}
 
 
 def draw(
@@ -71,7 +72,7 @@ def draw(
     return latch(batch, n, generator, num_values=VALUES, max_gap=max_gap)
 
 
-def measure(setting: Setting, inputs: Tensor, right: Tensor) -> Result:
+def accuracy_by_distance(setting: Setting, inputs: Tensor, right: Tensor) -> Result:
     """Accuracy by distance, and on both sides of the border that theory draws."""
     distance = latch_distance(inputs, VALUES)
     known, inside = distance >= 0, within_reach(setting, distance)
@@ -117,12 +118,3 @@ def report(runs: Runs) -> str:
         for group, part in runs.groups("pattern", "layers")
     ]
     return table((*header, "lowest inside", "highest outside"), rows)
-
-
-EXPERIMENT = Experiment(
-    name="latch",
-    question="Up to which distance can a stack of layers remember a value?",
-    settings=settings,
-    train=train,
-    report=report,
-)

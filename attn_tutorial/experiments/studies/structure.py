@@ -18,9 +18,10 @@ from attn_tutorial import patterns
 from attn_tutorial.experiments.data.corpora import source_bytes
 from attn_tutorial.experiments.models import build, forward_flops, kv_bytes
 from attn_tutorial.experiments.records import Result, Runs, Setting
-from attn_tutorial.experiments.runner import Experiment, Tuning
+from attn_tutorial.experiments.runner import Tuning
 from attn_tutorial.experiments.studies.language_model import (
     BYTES,
+    MUON,
     QUICK,
     SMALL,
     train_on,
@@ -30,7 +31,8 @@ from attn_tutorial.networks.dispatch import pattern_attention
 from attn_tutorial.networks.layers import Rotary
 
 __all__ = [
-    "EXPERIMENT",
+    "QUESTION",
+    "TUNING",
     "VARIANTS",
     "LinearAttention",
     "LowRankAttention",
@@ -41,7 +43,10 @@ __all__ = [
     "train",
 ]
 
-BASE = {**SMALL, "optimizer": "muon", "lr": 0.02, "weight_decay": 0.01}
+QUESTION = "What do parameters, cache bytes and operations buy?"
+TUNING = Tuning((0.01, 0.02, 0.04, 0.08, 0.16), "validation_bits", {"steps": 100})
+
+BASE = {**SMALL, **MUON}
 VARIANTS: dict[str, Setting] = {
     "plain": {},
     "1 head of keys and values": {"num_kv_heads": 1},
@@ -199,13 +204,3 @@ def report(runs: Runs) -> str:
         rows.append((*group, part[0].setting["lr"], len(part), *costs, *bits))
     header = ("variant", "rate", "seeds", "parameters", "cache bytes", "FLOPs a token")
     return table((*header, "validation bits", "test bits"), rows)
-
-
-EXPERIMENT = Experiment(
-    name="structure",
-    question="What do parameters, cache bytes and operations buy?",
-    settings=settings,
-    train=train,
-    report=report,
-    tuning=Tuning((0.01, 0.02, 0.04, 0.08, 0.16), "validation_bits", {"steps": 100}),
-)

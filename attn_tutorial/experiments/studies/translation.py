@@ -15,12 +15,15 @@ from attn_tutorial.benchmark.spelling import recorded_pattern
 from attn_tutorial.experiments.data.number_words import english, german
 from attn_tutorial.experiments.models import counted, train_as
 from attn_tutorial.experiments.records import Result, Runs, Setting
-from attn_tutorial.experiments.runner import Experiment, Tuning
+from attn_tutorial.experiments.runner import Tuning
 from attn_tutorial.experiments.tables import table
 from attn_tutorial.networks.tasks import IGNORE
 from attn_tutorial.networks.translator import EncoderDecoder
 
-__all__ = ["EXPERIMENT", "draw", "part_of_pair", "settings", "train"]
+__all__ = ["QUESTION", "TUNING", "draw", "part_of_pair", "settings", "train"]
+
+QUESTION = "Which attentions of an encoder-decoder can do with a window?"
+TUNING = Tuning((0.01, 0.02, 0.04), "validation_error", {"steps": 60})
 
 SIGNS = "\0\1 -abcdefghijklmnopqrstuvwxyzMßöü,"  # filling, start and end, letters
 PAD, MARK = 0, 1
@@ -90,7 +93,7 @@ def train(setting: Setting, seed: int, device: torch.device) -> Result:
     for part in PARTS:
         held_out = Generator().manual_seed(10**6)
         data = draw(setting, part, setting["held_out"], held_out)
-        result |= measure(model, part, data)
+        result |= share_translated(model, part, data)
     return result
 
 
@@ -103,7 +106,7 @@ def make(setting: Setting) -> EncoderDecoder:
 
 
 @torch.no_grad()
-def measure(
+def share_translated(
     model: EncoderDecoder, part: str, data: tuple[Tensor, Tensor, Tensor]
 ) -> Result:
     """Share of letters, and of whole texts, for which every letter ranks first.
@@ -136,13 +139,3 @@ def report(runs: Runs) -> str:
     ]
     header = ("self-attention", "cross-attention", "seeds")
     return table((*header, "validation, whole", "test, whole", "test, letters"), rows)
-
-
-EXPERIMENT = Experiment(
-    name="translation",
-    question="Which attentions of an encoder-decoder can do with a window?",
-    settings=settings,
-    train=train,
-    report=report,
-    tuning=Tuning((0.01, 0.02, 0.04), "validation_error", {"steps": 60}),
-)
