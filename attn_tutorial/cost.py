@@ -202,17 +202,34 @@ class LayerFlops(NamedTuple):
 
 
 def layer_flops(
-    pattern: Pattern, n: int, d_model: int, expansion: int = 4
+    pattern: Pattern,
+    n: int,
+    d_model: int,
+    expansion: int = 4,
+    *,
+    kv_width: int | None = None,
 ) -> LayerFlops:
     """FLOPs of one layer: attention, its four projections, and the MLP.
 
     Eq. (6): 4 d_model per kept pair, 8 n d_model^2, and 4 e n d_model^2 for an MLP
     that widens d_model by the factor e. The number of heads does not matter.
+
+    Args:
+        pattern: Which (query, key) pairs to keep.
+        n: Sequence length.
+        d_model: Width of the layer.
+        expansion: The factor e.
+        kv_width: Numbers in a token's keys, all heads together: below d_model where
+            heads share their keys and values; d_model if None.
     """
     n = check_count("n", n, least=0)
-    square = n * check_count("d_model", d_model, least=1) ** 2
+    d_model = check_count("d_model", d_model, least=1)
     expansion = check_count("expansion", expansion, least=0)
-    return LayerFlops(flops(pattern, n, d_model), 8 * square, 4 * expansion * square)
+    kv_width = d_model if kv_width is None else kv_width
+    kv_width = check_count("kv_width", kv_width, least=1)
+    projections = 4 * n * d_model * (d_model + kv_width)
+    mlp = 4 * expansion * n * d_model**2
+    return LayerFlops(flops(pattern, n, d_model), projections, mlp)
 
 
 def crossover_length(d_model: int, expansion: int = 4) -> int:

@@ -295,7 +295,7 @@ def test_flash_attn_is_called_as_its_documentation_says(monkeypatch):
 
 
 def test_every_contender_is_recorded_or_its_absence_is(few):
-    entry = measure.measure(Plan(SMALL[0]), QUICK, Ticks())
+    entry = measure.measure_case(Plan(SMALL[0]), QUICK, Ticks())
     found = {result["name"]: result for result in entry["results"]}
     assert set(found) == {"tiled", "sdpa + mask"}
     assert set(entry["not_run"]) == {"absent", "broken", "wrong"}
@@ -324,10 +324,10 @@ def test_no_round_starts_after_the_budget_but_the_least_do():
 
 def test_who_is_too_slow_is_reported(few):
     settings = dataclasses.replace(QUICK, limit=0.0)
-    entry = measure.measure(Plan(SMALL[0]), settings, Ticks())
+    entry = measure.measure_case(Plan(SMALL[0]), settings, Ticks())
     assert entry["not_run"]["tiled"] == "one call takes longer than the limit of 0 s"
     settings = dataclasses.replace(QUICK, limit=1.0)
-    entry = measure.measure(Plan(SMALL[0]), settings, Ticks(), ceiling=1.0)
+    entry = measure.measure_case(Plan(SMALL[0]), settings, Ticks(), ceiling=1.0)
     assert "a call would take at least" in entry["not_run"]["tiled"]
 
 
@@ -411,7 +411,9 @@ def test_with_one_thread_the_processors_time_counts():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_case_on_a_gpu():
     case = Case("local", 2048, 64, backward=True, dtype="bfloat16")
-    entry = measure.measure(Plan(case), measure.Settings(), clocks.CudaClock(), "cuda")
+    entry = measure.measure_case(
+        Plan(case), measure.Settings(), clocks.CudaClock(), "cuda"
+    )
     found = {result["name"]: result for result in entry["results"]}
     assert {"tiled", "triton"} <= set(found), entry["not_run"]
     assert all(result["peak_bytes"] > 0 for result in entry["results"])

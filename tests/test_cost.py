@@ -118,6 +118,15 @@ def test_layer_flops_equals_what_torch_counts():
     assert cost.layer_flops(full(), 0, d).attention_share == 0.0
 
 
+def test_narrow_keys_and_values_cost_less_to_make():
+    whole, shared = (cost.layer_flops(full(), 6, 8, kv_width=w) for w in (8, 2))
+    assert whole == cost.layer_flops(full(), 6, 8)
+    assert whole.projections - shared.projections == 2 * (2 * 6 * 8 * (8 - 2))
+    assert (whole.attention, whole.mlp) == (shared.attention, shared.mlp)
+    with pytest.raises(ValueError, match="kv_width must be at least 1, got 0"):
+        cost.layer_flops(full(), 6, 8, kv_width=0)
+
+
 @pytest.mark.equation(6)
 @pytest.mark.parametrize(("d_model", "expansion"), [(64, 4), (768, 4), (100, 0)])
 def test_attention_is_half_of_the_layer_at_the_crossover(d_model, expansion):

@@ -10,7 +10,7 @@ from conftest import ROOT
 from attn_tutorial.experiments.__main__ import main
 from attn_tutorial.experiments.comparison import LEAST_SEEDS
 from attn_tutorial.experiments.figures.results import FIGURES
-from attn_tutorial.experiments.records import SCHEMA, Record, load, record_path
+from attn_tutorial.experiments.records import SCHEMA, OpenRecord, load, record_path
 from attn_tutorial.experiments.registry import EXPERIMENTS
 from attn_tutorial.experiments.runner import pending
 
@@ -22,7 +22,7 @@ def name(request):
 
 def test_nothing_is_left_to_train(name, tmp_path):
     shutil.copy(record_path(name), tmp_path)
-    with Record(name, EXPERIMENTS[name].question, tmp_path) as record:
+    with OpenRecord(name, EXPERIMENTS[name].question, tmp_path) as record:
         missing = pending(EXPERIMENTS[name], record, quick=False, seeds=LEAST_SEEDS)
     assert missing == []
 

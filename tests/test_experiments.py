@@ -14,6 +14,7 @@ import torch
 from conftest import ROOT
 
 from attn_tutorial import cost, patterns
+from attn_tutorial.benchmark.spelling import recorded_pattern
 from attn_tutorial.experiments.__main__ import main
 from attn_tutorial.experiments.comparison import (
     apart,
@@ -30,8 +31,15 @@ from attn_tutorial.experiments.figures.results import (
     latch_blocks,
 )
 from attn_tutorial.experiments.models import kv_bytes, training_flops
-from attn_tutorial.experiments.named import named_pattern, named_patterns
-from attn_tutorial.experiments.records import FOLDER, SCHEMA, Record, Run, Runs, load
+from attn_tutorial.experiments.named import named_patterns
+from attn_tutorial.experiments.records import (
+    FOLDER,
+    SCHEMA,
+    OpenRecord,
+    Run,
+    Runs,
+    load,
+)
 from attn_tutorial.experiments.registry import EXPERIMENTS
 from attn_tutorial.experiments.runner import (
     Experiment,
@@ -48,6 +56,7 @@ from attn_tutorial.experiments.studies import (
     tagging,
     translation,
 )
+from attn_tutorial.instruments.graph import reach_mask
 from attn_tutorial.networks.tasks import IGNORE
 
 FORMAT = json.loads(SCHEMA.read_text())
@@ -104,11 +113,13 @@ def toy(**changes):
         ("local 3", patterns.local(3)),
         ("blocks 4", patterns.adjacent_blocks(4)),
         ("local 3 + global 1", patterns.local(3) | patterns.global_tokens(1)),
+        ("adjacent_blocks 4", patterns.adjacent_blocks(4)),
+        ("local 3,0 & strided 2", patterns.local((3, 0)) & patterns.strided(2)),
     ],
 )
 def test_names_are_patterns(name, pattern):
-    assert named_pattern(name, causal=False) == pattern
-    mask = patterns.dense_mask(named_pattern(name, causal=True), 12)
+    assert recorded_pattern(name) == pattern
+    mask = patterns.dense_mask(recorded_pattern(name, causal=True), 12)
     assert torch.equal(mask, patterns.dense_mask(pattern & patterns.causal(), 12))
 
 
@@ -120,15 +131,16 @@ def test_several_names_are_layers_in_turn():
 
 @pytest.mark.parametrize("name", ["", "band 3", "local", "local -1", "local 2.5"])
 def test_an_unknown_name_is_named(name):
-    with pytest.raises(ValueError, match="name must be 'full' or have terms"):
-        named_pattern(name, causal=False)
+    wrong = "text must be a pattern|is not a pattern|window must be at least 0"
+    with pytest.raises(ValueError, match=wrong):
+        recorded_pattern(name)
 
 
 # Records.
 
 
 def test_a_record_is_whole_after_every_run(tmp_path):
-    with Record("toy", "What then?", tmp_path) as record:
+    with OpenRecord("toy", "What then?", tmp_path) as record:
         for seed in range(3):
             record.add(Run({"size": 1}, seed, {"loss": 0.5}, MADE))
             check(tmp_path / "toy.json")
@@ -136,7 +148,7 @@ def test_a_record_is_whole_after_every_run(tmp_path):
 
 
 def test_a_run_is_recorded_once(tmp_path):
-    with Record("toy", "What then?", tmp_path) as record:
+    with OpenRecord("toy", "What then?", tmp_path) as record:
         record.add(Run({"size": 1, "lr": 2}, 0, {"loss": 0.5}, MADE))
         assert record.has({"lr": 2, "size": 1}, 0)
         with pytest.raises(ValueError, match="run is already recorded"):
@@ -144,7 +156,7 @@ def test_a_run_is_recorded_once(tmp_path):
 
 
 def test_a_result_that_is_no_number_is_refused_and_leaves_the_record(tmp_path):
-    with Record("toy", "What then?", tmp_path) as record:
+    with OpenRecord("toy", "What then?", tmp_path) as record:
         record.add(Run({"size": 1}, 0, {"loss": 0.5}, MADE))
         with pytest.raises(ValueError, match="not JSON compliant"):
             record.add(Run({"size": 1}, 1, {"loss": float("nan")}, MADE))
@@ -152,10 +164,10 @@ def test_a_result_that_is_no_number_is_refused_and_leaves_the_record(tmp_path):
 
 
 def test_only_one_process_writes_a_record(tmp_path):
-    with Record("toy", "What then?", tmp_path):
+    with OpenRecord("toy", "What then?", tmp_path):
         with pytest.raises(BlockingIOError, match="another process holds .*toy.lock"):
-            Record("toy", "What then?", tmp_path).__enter__()
-    with Record("toy", "What then?", tmp_path):
+            OpenRecord("toy", "What then?", tmp_path).__enter__()
+    with OpenRecord("toy", "What then?", tmp_path):
         pass
 
 
@@ -353,12 +365,12 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path):
     after = load("latch", tmp_path)
     assert after.values("accuracy")[: len(before)] == before.values("accuracy")
     assert [r.made for r in after[: len(before)]] == [r.made for r in before]
-    expected = pending_of(latch.EXPERIMENT, tmp_path / "empty")
+    expected = pending_of(EXPERIMENTS["latch"], tmp_path / "empty")
     assert [(r.setting, r.seed) for r in after] == expected
 
 
 def pending_of(experiment, folder):
-    with Record("empty", "What?", folder) as record:
+    with OpenRecord("empty", "What?", folder) as record:
         return pending(experiment, record, quick=True, seeds=1)
 
 
@@ -448,8 +460,8 @@ def test_published_records_keep_to_the_schema(path):
     ],
 )
 def test_theory_says_where_memory_ends(pattern, layers, edge):
-    setting = {"pattern": pattern, "layers": layers}
-    heard = latch.heard(setting, 50)
+    several = named_patterns(pattern, causal=True)
+    heard = reach_mask(several, 50, layers)
     lag = torch.arange(50)[:, None] - torch.arange(50)
     always = [bool(heard[lag == d].all()) for d in range(50)]
     # A value at the very start is in reach of a global first token.
@@ -670,7 +682,7 @@ def test_costs_are_those_of_the_closed_forms():
     assert kv_bytes({**setting, "pattern": "local 16"}) == layers * 17 * 2 * d * 4
     assert kv_bytes({**setting, "num_kv_heads": 1}) == kv_bytes(setting) / 4
     for name in ("full", "local 16", "blocks 32"):
-        pattern = named_pattern(name, causal=True)
+        pattern = recorded_pattern(name, causal=True)
         layer = sum(cost.layer_flops(pattern, n, d))
         passes = 3 * setting["batch"] * setting["steps"] * layers
         assert training_flops({**setting, "pattern": name}) == passes * layer

@@ -51,6 +51,18 @@ def test_reach_is_a_boolean_power(pattern, layers):
     assert torch.equal(graph.reach_mask(pattern, n, layers), power.bool())
 
 
+@pytest.mark.parametrize("layers", [0, 1, 2, 3, 5, 10**9])
+def test_layers_of_several_patterns_take_turns(layers):
+    several = [patterns.causal() & patterns.local(1), patterns.local(4)]
+    reached = graph.reach_mask(several, 13, layers)
+    found = [{i} for i in range(13)]
+    for layer in range(min(layers, 26)):
+        keep = dense_mask(several[layer % 2], 13).tolist()
+        heard = [[j for j in range(13) if keep[i][j]] for i in range(13)]
+        found = [set.union(*(found[j] for j in heard[i])) for i in range(13)]
+    assert [set(row.nonzero()[:, 0].tolist()) for row in reached] == found
+
+
 def test_an_edge_leads_from_key_to_query():
     keep = graph.reach_mask(patterns.causal() & patterns.local(1), 6, 2)
     assert keep[5].tolist() == [False, False, False, True, True, True]

@@ -6,7 +6,7 @@ from torch import nn
 
 import attn_tutorial as at
 from attn_tutorial import patterns
-from attn_tutorial.experiments.named import named_pattern
+from attn_tutorial.benchmark.spelling import recorded_pattern
 from attn_tutorial.networks import dispatch
 from attn_tutorial.networks.dispatch import pattern_attention
 from attn_tutorial.networks.layers import (
@@ -245,7 +245,7 @@ def test_translating_takes_the_best_word_each_time():
 # Grouped heads, rotary and learned positions, patterns by layer.
 
 EVERY = [
-    named_pattern(name, causal=causal)
+    recorded_pattern(name, causal=causal)
     for name in ("full", "local 2", "blocks 3", "local 1 + global 2")
     for causal in (False, True)
 ]

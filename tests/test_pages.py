@@ -261,55 +261,6 @@ def test_the_code_of_the_solutions_does_what_it_says(chapter):
             check_value(value, printed)
 
 
-# The API page.
-
-
-FOLDERS = (
-    "networks",
-    "instruments",
-    "pictures",
-    "backends",
-    "benchmark",
-    "experiments",
-    "experiments.data",
-    "experiments.studies",
-    "experiments.figures",
-)
-
-
-def documented() -> list[str]:
-    return re.findall(
-        r"^\.\. automodule:: attn_tutorial\.([\w.]+)$", text_of("api"), re.M
-    )
-
-
-def test_every_module_is_on_the_api_page():
-    package = ROOT / "attn_tutorial"
-    files = {path.relative_to(package) for path in package.rglob("*.py")}
-    modules = [
-        ".".join(file.with_suffix("").parts)
-        for file in files
-        if file.stem not in ("__init__", "__main__")  # names and command lines
-    ]
-    assert sorted(documented()) == sorted(modules)
-
-
-@pytest.mark.parametrize("module", documented())
-def test_a_module_uses_only_what_stands_above_it_and_the_checks(module):
-    order = documented()
-    file = ROOT / f"attn_tutorial/{module.replace('.', '/')}.py"
-    source = file.read_text(encoding="utf-8")
-    lines = re.findall(r"^from attn_tutorial\.?([\w.]*) import (.+)$", source, re.M)
-    folders = FOLDERS
-    packages = {"": ""} | {name: f"{name}." for name in folders}
-    used = [
-        packages[home] + name if home in packages else home
-        for home, names in lines
-        for name in names.split(", ")
-    ]
-    assert set(used) <= {*order[: order.index(module)], "checks"}
-
-
 # Links and citations.
 
 

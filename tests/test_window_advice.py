@@ -107,7 +107,8 @@ def test_evidence_of_models_that_were_asked_elsewhere_counts():
 def test_naive_rules_know_the_length_only():
     run = Run({"n": 128, "layers": 2}, 0, {}, {})
     found = [
-        [rule(run, kind) for rule in NAIVE.values()] for kind in ("local", "blocks")
+        [rule(run, kind) for rule in NAIVE.values()]
+        for kind in ("local", "adjacent_blocks")
     ]
     assert found == [[127, 16, 16], [64, 16, 16]]
     for rule in set(RULES) - set(NAIVE):
@@ -131,7 +132,7 @@ def test_rules_on_recorded_evidence():
         "window layer by layer",
     )
     assert [RULES[rule](run, "local") for rule in rules] == [9, 11, 0, 3]
-    assert [RULES[rule](run, "blocks") for rule in rules] == [7, 11, 1, 5]
+    assert [RULES[rule](run, "adjacent_blocks") for rule in rules] == [7, 11, 1, 5]
 
 
 @pytest.mark.parametrize("window", [1, 4, 16])

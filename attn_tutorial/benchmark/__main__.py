@@ -77,7 +77,9 @@ def measured(
         if plan.case in known:
             continue
         ceiling = limits.ceiling("matmul", plan.case.dtype)
-        data["cases"].append(measure.measure(plan, settings, clock, device, ceiling))
+        data["cases"].append(
+            measure.measure_case(plan, settings, clock, device, ceiling)
+        )
         if out:
             record.write(data, out)
         only = Record("here", data | {"cases": data["cases"][-1:]})

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from attn_tutorial import cost, patterns
+from attn_tutorial import cost
+from attn_tutorial.benchmark.spelling import recorded_pattern
 from attn_tutorial.patterns import Pattern
 
 __all__ = ["SWEEPS", "Case", "Plan", "suite"]
@@ -24,7 +25,8 @@ class Case:
     """One task: a pattern on inputs of a shape, forward or forward and backward.
 
     Attributes:
-        mechanism: "local" with window `size`, "blocks" of `size` tokens, or "full".
+        mechanism: "local" with window `size`, "blocks" of `size` tokens
+            and the two beside, or "full".
         n: Tokens.
         size: w or b; 0 for "full".
         causal: Whether the keys after the query are forbidden.
@@ -46,11 +48,8 @@ class Case:
     @property
     def pattern(self) -> Pattern:
         """The pairs that attend."""
-        if self.mechanism == "full":
-            return patterns.causal() if self.causal else patterns.full()
-        known = {"local": patterns.local, "blocks": patterns.adjacent_blocks}
-        pattern = known[self.mechanism](self.size)
-        return pattern & patterns.causal() if self.causal else pattern
+        size = "" if self.mechanism == "full" else str(self.size)
+        return recorded_pattern(f"{self.mechanism} {size}", causal=self.causal)
 
     @property
     def useful_flops(self) -> int:

@@ -31,6 +31,6 @@ def here(plans: Iterable[Plan], rounds: int = 5, budget: float = 0.5) -> Records
     device = "cuda" if torch.cuda.is_available() else "cpu"
     clock = clocks.clock_for(device)
     settings = measure.Settings(rounds, 2, budget, memory=False)
-    cases = [measure.measure(plan, settings, clock, device) for plan in plans]
+    cases = [measure.measure_case(plan, settings, clock, device) for plan in plans]
     known = provenance(device, clock.name)
     return Records([Record("here", {"provenance": known, "cases": cases})])

@@ -26,7 +26,7 @@ __all__ = [
     "Settings",
     "ceilings",
     "largest_error",
-    "measure",
+    "measure_case",
     "peak_in_child",
     "work",
 ]
@@ -53,7 +53,7 @@ class Settings:
     memory: bool = True
 
 
-def measure(
+def measure_case(
     plan: Plan, settings: Settings, clock: clocks.Clock, device: str = "cpu",
     ceiling: float = 0.0,
 ) -> dict:  # fmt: skip

@@ -15,13 +15,13 @@ OURS = "tiled"
 
 def show(records: Records, tables: bool = True) -> str:
     """All that the records say: provenance, limits, tables, findings."""
-    parts = [provenance(records), limits(records)]
+    parts = [origins(records), limits(records)]
     if tables:
         parts += [table(records, case) for case in records.cases]
     return "\n\n".join([*parts, "Findings", *findings(records)])
 
 
-def provenance(records: Records) -> str:
+def origins(records: Records) -> str:
     """Where the runs come from."""
     lines = [records.source]
     for record in records:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attn_tutorial.cost import LayerFlops, layer_flops
 from attn_tutorial.experiments.named import named_patterns
 from attn_tutorial.experiments.records import Result, Setting
 from attn_tutorial.instruments.advice import SHARE, advise_window
@@ -16,13 +17,15 @@ from attn_tutorial.instruments.limits import RISE, losses_with_windows
 from attn_tutorial.networks.tasks import IGNORE
 from attn_tutorial.networks.training import BatchFunction, fit
 from attn_tutorial.networks.transformer import Transformer, layer_patterns
-from attn_tutorial.patterns import dense_mask
+from attn_tutorial.patterns import Pattern, dense_mask
 
 __all__ = [
     "WINDOWS",
     "build",
+    "causal_layers",
     "counted",
     "evidence",
+    "forward_flops",
     "kv_bytes",
     "labels",
     "share",
@@ -89,37 +92,43 @@ def share(flags: Tensor, among: Tensor) -> float | None:
     return flags[among].float().mean().item() if among.any() else None
 
 
+def causal_layers(setting: Setting) -> list[Pattern]:
+    """The causal pattern of every layer."""
+    several = named_patterns(setting["pattern"], causal=True)
+    return layer_patterns(several, setting["layers"])
+
+
+def kv_width(setting: Setting) -> int:
+    """Numbers in a token's keys, of all heads that have their own."""
+    kv_heads = setting.get("num_kv_heads", setting["heads"])
+    return setting["d_model"] // setting["heads"] * kv_heads
+
+
 def kv_bytes(setting: Setting) -> int:
     """Bytes of keys and values that generating the next token needs, in all layers.
 
     A layer keeps what one query can meet, w + 1 tokens for a window. Counts 4 bytes a
     number, and n tokens of context.
     """
-    kv_heads = setting.get("num_kv_heads", setting["heads"])
-    width = setting["d_model"] // setting["heads"] * kv_heads
-    kept = sum(int(mask.sum(-1).max()) for mask in layer_masks(setting))
-    return kept * 2 * width * 4
+    masks = [dense_mask(pattern, setting["n"]) for pattern in causal_layers(setting)]
+    kept = sum(int(mask.sum(-1).max()) for mask in masks)
+    return kept * 2 * kv_width(setting) * 4
+
+
+def forward_flops(setting: Setting) -> list[LayerFlops]:
+    """Operations of each layer on n tokens, with narrower keys for grouped heads."""
+    size, width = (setting["n"], setting["d_model"]), kv_width(setting)
+    return [layer_flops(p, *size, kv_width=width) for p in causal_layers(setting)]
 
 
 def training_flops(setting: Setting) -> int:
     """Operations of a whole training that keeps to the pattern's pairs.
 
-    Forward, Eq. (6) for each layer, with narrower keys and values for grouped heads;
-    the backward pass counts twice that. Embedding and last layer are left out.
+    Forward, Eq. (6) for each layer; the backward pass counts twice that. Embedding and
+    last layer are left out.
     """
-    d, n = setting["d_model"], setting["n"]
-    grouped = setting.get("num_kv_heads", setting["heads"]) / setting["heads"]
-    weights = (2 + 2 * grouped + 8) * d * d  # queries, output; keys, values; MLP
-    kept = [int(mask.sum()) for mask in layer_masks(setting)]
-    forward = sum(2 * n * weights + 4 * d * pairs for pairs in kept)
-    return round(3 * forward * setting["batch"] * setting["steps"])
-
-
-def layer_masks(setting: Setting) -> list[Tensor]:
-    """The causal mask of every layer, each (n, n)."""
-    several = named_patterns(setting["pattern"], causal=True)
-    layers = layer_patterns(several, setting["layers"])
-    return [dense_mask(pattern, setting["n"]) for pattern in layers]
+    forward = sum(map(sum, forward_flops(setting)))
+    return 3 * forward * setting["batch"] * setting["steps"]
 
 
 def evidence(model: Transformer, inputs: Tensor, targets: Tensor) -> Result:

@@ -23,12 +23,12 @@ from attn_tutorial.provenance import software, utc
 
 __all__ = [
     "FOLDER",
-    "Record",
+    "OpenRecord",
     "Run",
     "Runs",
     "identity",
     "load",
-    "provenance",
+    "made_with",
     "record_path",
 ]
 
@@ -163,7 +163,7 @@ def load(name: str, folder: Path = FOLDER) -> Runs:
     return Runs(Run(**run) for run in json.loads(text)["runs"])
 
 
-class Record:
+class OpenRecord:
     """The record of one experiment, open for one writer.
 
     Each ``add`` replaces the file by a longer one in a single step: whoever reads, and
@@ -182,7 +182,7 @@ class Record:
         self.name, self.question = name, question
         self.path = record_path(name, folder)
 
-    def __enter__(self) -> Record:
+    def __enter__(self) -> OpenRecord:
         with contextlib.ExitStack() as stack:
             stack.enter_context(alone(self.path))
             exists = self.path.exists()
@@ -219,7 +219,7 @@ class Record:
         return f'{start},\n"runs": [\n' + ",\n".join(runs) + "\n]\n}\n"
 
 
-def provenance(device: torch.device, started: float, cpu_started: float) -> dict:
+def made_with(device: torch.device, started: float, cpu_started: float) -> dict:
     """Say when and with what a run was made.
 
     Args:

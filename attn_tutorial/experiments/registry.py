@@ -2,36 +2,50 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 from attn_tutorial.experiments.runner import Experiment
-from attn_tutorial.experiments.studies.inside import EXPERIMENT as INSIDE
-from attn_tutorial.experiments.studies.language_model import (
-    EXPERIMENT as LANGUAGE_MODEL,
+from attn_tutorial.experiments.studies import (
+    inside,
+    language_model,
+    latch,
+    optimisers,
+    recall,
+    regularisation,
+    step_time,
+    structure,
+    tagging,
+    translation,
+    window_advice,
 )
-from attn_tutorial.experiments.studies.latch import EXPERIMENT as LATCH
-from attn_tutorial.experiments.studies.optimisers import EXPERIMENT as OPTIMISERS
-from attn_tutorial.experiments.studies.recall import EXPERIMENT as RECALL
-from attn_tutorial.experiments.studies.regularisation import (
-    EXPERIMENT as REGULARISATION,
-)
-from attn_tutorial.experiments.studies.step_time import EXPERIMENT as STEP_TIME
-from attn_tutorial.experiments.studies.structure import EXPERIMENT as STRUCTURE
-from attn_tutorial.experiments.studies.tagging import EXPERIMENT as TAGGING
-from attn_tutorial.experiments.studies.translation import EXPERIMENT as TRANSLATION
-from attn_tutorial.experiments.studies.window_advice import EXPERIMENT as WINDOW_ADVICE
 
 __all__ = ["EXPERIMENTS"]
 
-ORDER = (
-    LATCH,
-    LANGUAGE_MODEL,
-    RECALL,
-    WINDOW_ADVICE,
-    INSIDE,
-    TAGGING,
-    OPTIMISERS,
-    TRANSLATION,
-    STRUCTURE,
-    STEP_TIME,
-    REGULARISATION,
+STUDIES = (
+    latch,
+    language_model,
+    recall,
+    window_advice,
+    inside,
+    tagging,
+    optimisers,
+    translation,
+    structure,
+    step_time,
+    regularisation,
 )
-EXPERIMENTS: dict[str, Experiment] = {e.name: e for e in ORDER}
+
+
+def experiment(study: ModuleType) -> Experiment:
+    """The experiment that a module describes; its name is the module's."""
+    return Experiment(
+        name=study.__name__.rpartition(".")[2],
+        question=study.QUESTION,
+        settings=study.settings,
+        train=study.train,
+        report=study.report,
+        tuning=getattr(study, "TUNING", None),
+    )
+
+
+EXPERIMENTS: dict[str, Experiment] = {e.name: e for e in map(experiment, STUDIES)}

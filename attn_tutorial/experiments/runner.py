@@ -15,13 +15,13 @@ import torch
 
 from attn_tutorial.experiments.records import (
     FOLDER,
-    Record,
+    OpenRecord,
     Result,
     Run,
     Runs,
     Setting,
     identity,
-    provenance,
+    made_with,
 )
 
 __all__ = ["Experiment", "Tuning", "pending", "run_experiment"]
@@ -55,7 +55,7 @@ class Tuning:
         base = {**setting, **self.changes, "stage": "tuning"}
         return [({**base, self.parameter: value}, self.seed) for value in self.values]
 
-    def best(self, setting: Setting, record: Record) -> Setting:
+    def best(self, setting: Setting, record: OpenRecord) -> Setting:
         """Complete a setting by its best candidate, all trials being recorded."""
         runs = Runs(record.runs)
         tried = [runs.where(**trial)[0] for trial, _ in self.trials(setting)]
@@ -85,7 +85,7 @@ class Experiment:
 
 
 def pending(
-    experiment: Experiment, record: Record, *, quick: bool, seeds: int
+    experiment: Experiment, record: OpenRecord, *, quick: bool, seeds: int
 ) -> list[Job]:
     """List the runs that are not recorded yet; tuning comes before what it decides.
 
@@ -101,7 +101,7 @@ def pending(
     return _missing(jobs, record)
 
 
-def _missing(jobs: Iterable[Job], record: Record) -> list[Job]:
+def _missing(jobs: Iterable[Job], record: OpenRecord) -> list[Job]:
     """Jobs that are not recorded, each once: contenders may share a trial."""
     different = {identity(*job): job for job in jobs}
     return [job for job in different.values() if not record.has(*job)]
@@ -132,7 +132,7 @@ def run_experiment(
         All recorded runs, older ones included.
     """
     perform = functools.partial(_perform, experiment.train, device)
-    with Record(experiment.name, experiment.question, folder) as record:
+    with OpenRecord(experiment.name, experiment.question, folder) as record:
         while jobs := pending(experiment, record, quick=quick, seeds=seeds):
             runs = _results(perform, jobs, workers)
             for run in _shown(runs, experiment.name, len(jobs)) if progress else runs:
@@ -146,7 +146,7 @@ def _perform(train: Callable[..., Result], device: str, job: Job) -> Run:
     torch.set_num_threads(1)  # the same sums in the same order, on any computer
     place, started, cpu_started = torch.device(device), time.time(), time.process_time()
     result = {k: _rounded(v) for k, v in train(setting, seed, place).items()}
-    return Run(setting, seed, result, provenance(place, started, cpu_started))
+    return Run(setting, seed, result, made_with(place, started, cpu_started))
 
 
 def _rounded(value: Any) -> Any:

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 
 from attn_tutorial.cost import influence_spread
 from attn_tutorial.experiments.models import WINDOWS
+from attn_tutorial.experiments.named import named_patterns
 from attn_tutorial.experiments.records import Run, Runs
 
 __all__ = ["NAIVE", "RULES", "Outcome", "Score", "Task", "distance_moment", "score"]
 
-KINDS = ("local", "blocks")  # windows, sizes of adjacent blocks
 AS_GOOD = 0.02  # of a quality (accuracy, bits), so not the RISE of a loss in nats
 Rule = Callable[[Run, str], int | None]  # from a full run; None: cannot say
 
@@ -40,7 +40,7 @@ def _needed_context(run: Run, kind: str) -> int | None:
     found = run.result.get("needed_context")
     if found is None:
         return None
-    return max(int(kind == "blocks"), math.ceil(found / run.setting["layers"]))
+    return max(int(kind == "adjacent_blocks"), math.ceil(found / run.setting["layers"]))
 
 
 def _narrowed(run: Run, kind: str) -> int | None:
@@ -77,7 +77,7 @@ def _mean_distance(run: Run, kind: str) -> int | None:
 def _same_spread(run: Run, kind: str) -> int | None:
     """The window whose spread, Eq. (14), is that of the gradient."""
     found = run.result.get("gradient_within")
-    if found is None or kind == "blocks":
+    if found is None or kind == "adjacent_blocks":
         return None
     spread = math.sqrt(distance_moment(found, run.setting["n"], power=2))
     layers = run.setting["layers"]
@@ -153,7 +153,7 @@ class Task:
         quality: Name of a validation result.
         sign: 1 if more of it is better, -1 if less is.
         known: The needed size by theory; None where there is no theory.
-        kind: "local" or "blocks".
+        kind: Name of the pattern, "local" or "adjacent_blocks".
         asked: More runs with full attention, whose evidence counts.
     """
 
@@ -174,10 +174,11 @@ class Task:
     def sizes(self) -> dict[int, Runs]:
         """The runs of each trained window or block size, smallest first."""
         found = {}
-        for (pattern,), part in self.runs.groups("pattern"):
-            kind, _, width = pattern.partition(" ")
-            if kind == self.kind and width.isdecimal():
-                found[int(width)] = part
+        for (name,), part in self.runs.groups("pattern"):
+            several = named_patterns(name, causal=False)
+            if [pattern.name for pattern in several] == [self.kind]:
+                _, size = several[0].parameters[0]
+                found[size] = part
         return dict(sorted(found.items()))
 
     def smallest_as_good(self, tolerance: float = AS_GOOD) -> int | None:

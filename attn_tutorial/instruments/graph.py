@@ -6,6 +6,8 @@ layers is then a question about paths, answered exactly by boolean matrix powers
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -33,14 +35,16 @@ def edges(pattern: Pattern, n: int) -> Tensor:
     return dense_mask(pattern, n) | torch.eye(n, dtype=torch.bool)
 
 
-def reach_mask(pattern: Pattern, n: int, layers: int) -> Tensor:
-    """Find which inputs can influence which outputs of a stack of equal layers.
+def reach_mask(pattern: Pattern | Sequence[Pattern], n: int, layers: int) -> Tensor:
+    """Find which inputs can influence which outputs of a stack of layers.
 
-    The boolean power A^L of the graph's matrix A: entry (i, j) is True exactly when
-    a path of at most L edges leads from j to i.
+    The boolean product of the layers' graphs, A^L for equal layers: entry (i, j) is
+    True exactly when a path of at most L edges leads from j to i, one edge of each
+    layer in turn.
 
     Args:
-        pattern: Which (query, key) pairs each layer keeps.
+        pattern: Which (query, key) pairs each layer keeps; of several patterns, the
+            layers take one after the other, and then from the first again.
         n: Sequence length.
         layers: Number of layers L >= 0; with 0, a token reaches only itself.
 
@@ -54,10 +58,16 @@ def reach_mask(pattern: Pattern, n: int, layers: int) -> Tensor:
         >>> from attn_tutorial.patterns import local
         >>> reach_mask(local(2), 100, 3)[50].sum().item()
         13
+        >>> reach_mask([local(2), local(5)], 100, 3)[50].sum().item()  # 2, 5, 2
+        19
     """
     layers = check_count("layers", layers, least=0)
-    distance = hops(pattern, n)
-    return (distance >= 0) & (distance <= layers)
+    several = [pattern] if isinstance(pattern, Pattern) else pattern
+    steps = [edges(each, n).float() for each in several]
+    heard = torch.eye(n, dtype=torch.bool)
+    for layer in range(min(layers, n * len(steps))):  # by then nothing is new
+        heard = steps[layer % len(steps)] @ heard.float() > 0
+    return heard
 
 
 def hops(pattern: Pattern, n: int) -> Tensor:

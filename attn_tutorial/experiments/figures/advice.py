@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from attn_tutorial.experiments.figures.rows import Dots, rows_of_dots
 from attn_tutorial.experiments.models import WINDOWS
 from attn_tutorial.experiments.records import Runs
 from attn_tutorial.experiments.studies.window_advice import CONTEXTS, tasks
 from attn_tutorial.experiments.window_rules import RULES, Outcome, Task
 from attn_tutorial.instruments.limits import RISE
-from attn_tutorial.pictures.plots import COLORS, CYCLE, Picture, lines, picture
+from attn_tutorial.pictures.plots import COLORS, CYCLE, Picture, lines
 
 __all__ = ["advice", "advice_by_rule", "loss_by_context", "regained"]
 
@@ -32,26 +33,31 @@ def advice_by_rule(
     found = {rule: outcomes for rule, outcomes in found.items() if outcomes}
     spoken = [f"{rule} {_counts(outcomes)}" for rule, outcomes in found.items()]
     alt = f"Hits, too wide, too narrow on {len(known)} tasks: {', '.join(spoken)}."
-    figure, axes = picture(alt, height=1.6 + 0.42 * len(found))
-    for row, outcomes in enumerate(found.values()):
-        for k, outcome in enumerate(outcomes):
-            marker, color = LOOKS[outcome.kind]
-            place = row + 0.4 * (k / max(1, len(outcomes) - 1) - 0.5)
-            look = {"color": color, "alpha": 0.75, "markersize": 7}
-            axes.plot([max(outcome.times, 0.1)], [place], marker, **look)
+    rows = {rule: _verdicts(outcomes) for rule, outcomes in found.items()}
+    words = {"title": title, "xlabel": "advice / smallest size as good", "alt": alt}
+    figure = rows_of_dots(rows, heights=(1.6, 0.42), wide=False, **words)
+    (axes,) = figure.axes
     for kind, (marker, color) in LOOKS.items():
         label = {"hit": kind}.get(kind, f"too {kind}")
         axes.plot([], [], marker, color=color, label=label)
     axes.axvline(1, color=COLORS["grey"], linestyle="--", linewidth=1)
-    axes.set_yticks(range(len(found)), list(found))
-    axes.invert_yaxis()
     axes.set_xscale("log", base=2)
     ticks = [2.0**k for k in range(-3, 6)]
     axes.set_xticks(ticks, ["1/8", "1/4", "1/2", *(f"{t:g}" for t in ticks[3:])])
-    axes.set(title=title, xlabel="advice / smallest size as good")
-    axes.grid(axis="x", color=COLORS["pale"])
     figure.legend(frameon=False, loc="outside lower center", ncols=3)
     return figure
+
+
+def _verdicts(outcomes: Sequence[Outcome]) -> list[Dots]:
+    """A mark for each task, the first one above the last."""
+    found = []
+    for k, outcome in enumerate(outcomes):
+        marker, color = LOOKS[outcome.kind]
+        look = {"color": color, "alpha": 0.75, "markersize": 7}
+        lift = 0.4 * (k / max(1, len(outcomes) - 1) - 0.5)
+        place = [max(outcome.times, 0.1)]
+        found.append(Dots(place, {"marker": marker, "ls": "", **look}, lift))
+    return found
 
 
 def _counts(outcomes: Sequence[Outcome]) -> str:

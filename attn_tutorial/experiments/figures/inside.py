@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
+from attn_tutorial.experiments.figures.rows import Dots, mean_bar, rows_of_dots
 from attn_tutorial.experiments.named import named_patterns
 from attn_tutorial.experiments.records import Run, Runs
 from attn_tutorial.experiments.studies.inside import PERIODS
-from attn_tutorial.networks.transformer import layer_patterns
-from attn_tutorial.patterns import dense_mask
+from attn_tutorial.instruments.graph import reach_mask
 from attn_tutorial.pictures.plots import (
     COLORS,
     CYCLE,
@@ -29,7 +30,7 @@ __all__ = [
     "steps_to_copy",
 ]
 
-NAMES = ("attention", "rollout", "gradient", "nearness")  # what is compared
+COMPARED = ("attention", "rollout", "gradient", "nearness")  # what is compared
 
 
 def steps_back(pattern: str, layers: int, n: int = 64) -> int:
@@ -39,10 +40,7 @@ def steps_back(pattern: str, layers: int, n: int = 64) -> int:
         >>> steps_back("local 1, local 16", 2), steps_back("local 8", 2)
         (17, 16)
     """
-    several = layer_patterns(named_patterns(pattern, causal=True), layers)
-    heard = dense_mask(several[-1], n)[-1]
-    for layer in reversed(several[:-1]):
-        heard = (heard.float() @ dense_mask(layer, n).float()) > 0
+    heard = reach_mask(named_patterns(pattern, causal=True), n, layers)[-1]
     return n - 1 - int(heard.nonzero().min())
 
 
@@ -142,23 +140,25 @@ def every_head(
         heads = len(found[0]) // layers
         for layer in range(layers):
             mine = slice(layer * heads, (layer + 1) * heads)
-            rows[f"{pattern}: {layer}"] = [x for seed in found for x in seed[mine]]
-    spoken = [f"{name} {min(x):.3g} to {max(x):.3g}" for name, x in rows.items()]
+            numbers = [x for seed in found for x in seed[mine]]
+            rows[f"{pattern}: {layer}"] = [_dots(numbers, layer)]
+    ends = {name: (min(x), max(x)) for name, ((x, *_),) in rows.items()}
+    spoken = [f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in ends.items()]
     alt = f"{title}. Pattern, layer and range: {'; '.join(spoken)}."
-    figure, axes = picture(alt, height=1.2 + 0.2 * len(rows))
-    for row, (name, found) in enumerate(rows.items()):
-        layer = int(name[-1])
-        look = {"color": CYCLE[layer], "marker": MARKERS[layer], "markersize": 5}
-        axes.plot(found, [row] * len(found), ls="", **look)
-    axes.set_yticks(range(len(rows)), list(rows))
+    words = {"title": title, "xlabel": xlabel, "alt": alt}
+    figure = rows_of_dots(rows, heights=(1.2, 0.2), **words)
+    (axes,) = figure.axes
     axes.set_ylim(len(rows) - 0.3, -0.7)
     if log:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")
-    axes.set(xlabel=xlabel, ylabel="pattern: layer")
-    figure.suptitle(title)
-    axes.grid(axis="x", color=COLORS["pale"])
+    axes.set_ylabel("pattern: layer")
     return figure
+
+
+def _dots(found: list[float], kind: int) -> Dots:
+    look = {"color": CYCLE[kind], "marker": MARKERS[kind], "markersize": 5, "ls": ""}
+    return Dots(found, look)
 
 
 def agreement(
@@ -169,21 +169,15 @@ def agreement(
     for task in ("bytes", "copy"):
         part = runs.where(task=task, pattern="full")
         part = part.where(layers=max(run.setting["layers"] for run in part))
-        for name in NAMES:
+        for name in COMPARED:
             found = [x for run in part.values(f"{name}_effect") for x in run]
             rows[f"{task}: {name}"] = found
     spoken = [f"{name} {sum(x) / len(x):.2f}" for name, x in rows.items()]
     alt = f"{title}. Mean rank correlation: {', '.join(spoken)}."
-    figure, axes = picture(alt, height=1.2 + 0.3 * len(rows))
-    for row, found in enumerate(rows.values()):
-        kind = row % len(NAMES)
-        look = {"color": CYCLE[kind], "marker": MARKERS[kind], "markersize": 5}
-        axes.plot(found, [row] * len(found), ls="", **look)
-        mean = sum(found) / len(found)
-        axes.plot([mean], [row], "|", color=COLORS["black"], markersize=20)
-    axes.set_yticks(range(len(rows)), list(rows))
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set(xlabel="rank correlation with the effect")
-    figure.suptitle(title)
-    axes.grid(axis="x", color=COLORS["pale"])
+    kinds = itertools.cycle(range(len(COMPARED)))
+    rows = {name: [_dots(x, next(kinds)), mean_bar(x)] for name, x in rows.items()}
+    xlabel = "rank correlation with the effect"
+    options = {"xlabel": xlabel, "alt": alt, "heights": (1.2, 0.3)}
+    figure = rows_of_dots(rows, title=title, **options)
+    figure.axes[0].set_ylim(len(rows) - 0.4, -0.6)
     return figure

@@ -15,6 +15,7 @@ from attn_tutorial.experiments.figures.inside import (
     course_of_copying,
     every_head,
 )
+from attn_tutorial.experiments.figures.rows import Dots, mean_bar, rows_of_dots
 from attn_tutorial.experiments.figures.tradeoffs import pareto, remedies
 from attn_tutorial.experiments.models import WINDOWS
 from attn_tutorial.experiments.records import Run, Runs
@@ -27,8 +28,8 @@ __all__ = [
     "FIGURES",
     "bits_against_cost",
     "bits_against_full",
+    "bits_along_passage",
     "bits_at_equal_steps",
-    "bits_by_position",
     "dots",
     "evidence_by_window",
     "latch_blocks",
@@ -48,16 +49,11 @@ def dots(
     means = {name: sum(found) / len(found) for name, found in values.items()}
     spoken = [f"{n} {means[n]:.3g} ({len(values[n])} seeds)" for n in values]
     alt = alt or f"{title}. Mean {xlabel}: {', '.join(spoken)}."
-    figure, axes = picture(alt, height=1.2 + 0.42 * len(values))
-    for row, (name, found) in enumerate(values.items()):
-        axes.plot([means[name]], [row], "|", color=COLORS["black"], markersize=20)
-        ink = {"color": CYCLE[0], "alpha": 0.8, "markersize": 8}
-        axes.plot(found, [row] * len(found), "o", **ink)
-    axes.set_yticks(range(len(values)), list(values))
-    axes.invert_yaxis()
-    axes.set(title=title, xlabel=xlabel)
-    axes.grid(axis="x", color=COLORS["pale"])
-    return figure
+    look = {"marker": "o", "ls": "", "color": CYCLE[0], "alpha": 0.8, "markersize": 8}
+    rows = {
+        name: [mean_bar(found), Dots(found, look)] for name, found in values.items()
+    }
+    return rows_of_dots(rows, title=title, xlabel=xlabel, alt=alt, wide=False)
 
 
 def quality(
@@ -246,7 +242,7 @@ def _contender(pattern: str, equal: str, n: int, kv_heads: int | None) -> str:
     return ", ".join([pattern.replace("local 16, " * 3, "3 x local 16, "), *notes])
 
 
-def bits_by_position(
+def bits_along_passage(
     runs: Runs,
     shown: Sequence[str] = ("full", "local 4", "local 16", "local 64"),
     title: str = "Where in a passage the bits are saved",
@@ -343,7 +339,7 @@ FIGURES: dict[str, tuple[Callable[[Runs], Picture], ...]] = {
     "language_model": (
         bits_at_equal_steps,
         bits_against_cost,
-        bits_by_position,
+        bits_along_passage,
         bits_against_full,
         evidence_by_window,
     ),

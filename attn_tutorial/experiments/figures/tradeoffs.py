@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attn_tutorial.experiments.comparison import apart, judgement
+from attn_tutorial.experiments.figures.rows import Dots, rows_of_dots
 from attn_tutorial.experiments.records import Runs
 from attn_tutorial.experiments.studies.regularisation import OPTIONS, remedy
 from attn_tutorial.pictures.plots import COLORS, CYCLE, MARKERS, Picture, picture
@@ -68,21 +69,25 @@ def remedies(
         for name, part in parts.items()
     ]
     alt = f"{title}. Bits of the training text and of test text: {', '.join(spoken)}."
-    figure, axes = picture(alt, height=1.6 + 0.34 * len(parts))
-    for row, part in enumerate(parts.values()):
-        ends = part.mean("train_bits"), part.mean("test_bits")
-        axes.plot(ends, [row, row], color=COLORS["grey"], linewidth=1.2, zorder=0)
-        for k, name in enumerate(("train_bits", "test_bits")):
-            look = {"color": CYCLE[k], "marker": MARKERS[k], "alpha": 0.8, "ls": ""}
-            label = None if row else ("training text", "test text")[k]
-            axes.plot(part.values(name), [row] * len(part), label=label, **look)
-    axes.set_yticks(range(len(parts)), list(parts))
-    axes.invert_yaxis()
-    axes.set_xlabel("bits per byte")
-    figure.suptitle(title)
-    axes.grid(axis="x", color=COLORS["pale"])
-    figure.legend(frameon=False, loc="outside lower center", ncols=2)
+    rows = {name: _known_and_new(part) for name, part in parts.items()}
+    words = {"title": title, "xlabel": "bits per byte", "alt": alt}
+    figure = rows_of_dots(rows, heights=(1.6, 0.34), **words)
+    known = figure.axes[0].get_lines()[1:3]
+    below = {"frameon": False, "loc": "outside lower center", "ncols": 2}
+    figure.legend(known, ["training text", "test text"], **below)
     return figure
+
+
+def _known_and_new(part: Runs) -> list[Dots]:
+    """Bits of the training text and of new text, with a line from mean to mean."""
+    names = ("train_bits", "test_bits")
+    line = {"color": COLORS["grey"], "linewidth": 1.2, "zorder": 0}
+    look = {"alpha": 0.8, "ls": ""}
+    dots = [
+        Dots(part.values(name), {"color": CYCLE[k], "marker": MARKERS[k], **look})
+        for k, name in enumerate(names)
+    ]
+    return [Dots([part.mean(name) for name in names], line), *dots]
 
 
 def pareto(
@@ -179,17 +184,18 @@ def effects(
     words = {True: "clear", False: "not clear"}
     spoken = [f"{name} {change[name]:+.2f} ({words[clear[name]]})" for name in order]
     alt = f"{title}. {xlabel.capitalize()}: {', '.join(spoken)}."
-    figure, axes = picture(alt, height=1.4 + 0.32 * len(order))
-    for row, name in enumerate(order):
-        lone = [x - y for x in pairs[name][0] for y in pairs[name][1]]
-        ink = CYCLE[0] if clear[name] else COLORS["grey"]
-        axes.plot([min(lone), max(lone)], [row, row], color=ink, linewidth=1.5)
-        face = ink if clear[name] else "white"
-        axes.plot([change[name]], [row], "o", color=ink, markerfacecolor=face)
-    axes.axvline(0, color=COLORS["black"], linewidth=1)
-    axes.set_yticks(range(len(order)), order)
-    axes.invert_yaxis()
-    axes.set_xlabel(xlabel)
-    figure.suptitle(title)
-    axes.grid(axis="x", color=COLORS["pale"])
+    rows = {name: _effect(*pairs[name], clear[name]) for name in order}
+    words = {"title": title, "xlabel": xlabel, "alt": alt}
+    figure = rows_of_dots(rows, heights=(1.4, 0.32), **words)
+    figure.axes[0].axvline(0, color=COLORS["black"], linewidth=1)
     return figure
+
+
+def _effect(a: Sequence[float], b: Sequence[float], clear: bool) -> list[Dots]:
+    """The difference of the means, and a line over those of single seeds."""
+    lone = [x - y for x in a for y in b]
+    ink = CYCLE[0] if clear else COLORS["grey"]
+    look = {"marker": "o", "ls": "", "color": ink}
+    look["markerfacecolor"] = ink if clear else "white"
+    line = Dots([min(lone), max(lone)], {"color": ink, "linewidth": 1.5})
+    return [line, Dots([sum(a) / len(a) - sum(b) / len(b)], look)]

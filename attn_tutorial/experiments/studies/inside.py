@@ -25,7 +25,6 @@ from torch.nn.functional import cross_entropy
 from attn_tutorial.experiments.data.corpora import source_bytes
 from attn_tutorial.experiments.models import WINDOWS, build, labels, share, train_as
 from attn_tutorial.experiments.records import Result, Runs, Setting
-from attn_tutorial.experiments.runner import Experiment
 from attn_tutorial.experiments.studies import language_model
 from attn_tutorial.experiments.tables import table
 from attn_tutorial.instruments.distances import distance_profile
@@ -44,7 +43,9 @@ from attn_tutorial.networks.tasks import IGNORE
 from attn_tutorial.networks.training import BatchFunction
 from attn_tutorial.networks.transformer import Transformer
 
-__all__ = ["EXPERIMENT", "PERIODS", "draw", "probe", "settings", "train"]
+__all__ = ["PERIODS", "QUESTION", "draw", "probe", "settings", "train"]
+
+QUESTION = "What do trained heads attend to, and what hangs on it?"
 
 TOKENS = 32  # of the copying task
 LEARNED = (4, 24)  # shortest and longest period in training
@@ -60,8 +61,7 @@ RANGES = {
     "induction": "induction",
 }
 
-MUON = {"optimizer": "muon", "lr": 0.02, "weight_decay": 0.01}
-WRITER = {"task": "bytes", **language_model.SMALL, **MUON}
+WRITER = {"task": "bytes", **language_model.SMALL, **language_model.MUON}
 COPIER = {"task": "copy", "n": 64, "d_model": 64, "heads": 2, "layers": 2, "batch": 16}
 COPIER |= {"steps": 400, "optimizer": "adamw", "lr": 3e-3}
 WRITERS = ("full", "local 16", "local 16 + global 1", "local 16, full", "blocks 32")
@@ -148,7 +148,7 @@ def train_copier(model: Transformer, setting: Setting, seed: int) -> Result:
     }
     result |= measures(model, inputs) | silenced(model, inputs, targets)
     result["induction"] = per_head(model, inputs, lambda w: induction_score(w, PROBE))
-    return result | agreement(model, inputs[:TEXTS])
+    return result | rank_agreement(model, inputs[:TEXTS])
 
 
 def watched(
@@ -181,7 +181,7 @@ def train_writer(model: Transformer, setting: Setting, seed: int) -> Result:
     twice = shuffled.repeat(1, 2)
     result["induction"] = per_head(model, twice, lambda w: induction_score(w, n // 4))
     result |= bits_of_copies(model, twice)
-    return result | agreement(model, text[:TEXTS, : n // 4])
+    return result | rank_agreement(model, text[:TEXTS, : n // 4])
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -266,7 +266,7 @@ def bits_of_copies(model: nn.Module, twice: Tensor) -> Result:
     }
 
 
-def agreement(model: Transformer, texts: Tensor) -> Result:
+def rank_agreement(model: Transformer, texts: Tensor) -> Result:
     """Compare what attention, its rollout and the gradient say of the last output.
 
     The control is nearness, which ranks the tokens by their place alone.
@@ -319,12 +319,3 @@ def ranges(runs: Runs) -> list[str]:
     """Smallest and largest of each measure, over all heads and seeds."""
     found = [[x for heads in runs.values(name) for x in heads] for name in RANGES]
     return [f"{min(heads):.3g} to {max(heads):.3g}" for heads in found]
-
-
-EXPERIMENT = Experiment(
-    name="inside",
-    question="What do trained heads attend to, and what hangs on it?",
-    settings=settings,
-    train=train,
-    report=report,
-)

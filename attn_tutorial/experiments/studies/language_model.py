@@ -25,10 +25,13 @@ from attn_tutorial.experiments.models import (
     training_flops,
 )
 from attn_tutorial.experiments.records import Result, Runs, Setting
-from attn_tutorial.experiments.runner import Experiment, Tuning
+from attn_tutorial.experiments.runner import Tuning
 from attn_tutorial.experiments.tables import table
 
-__all__ = ["EXPERIMENT", "SMALL", "settings", "train", "train_on"]
+__all__ = ["QUESTION", "SMALL", "TUNING", "settings", "train", "train_on"]
+
+QUESTION = "Does a window cost bits on real text, at equal steps, FLOPs or cache?"
+TUNING = Tuning((0.01, 0.02, 0.04), "validation_bits", {"steps": 150})
 
 BYTES = 256
 LENGTH = 512  # of the passages that are evaluated
@@ -107,7 +110,11 @@ def is_plain(setting: Setting) -> bool:
 
 def passages(part: str, n: int, count: int) -> Tensor:
     """Passages of n + 1 bytes from all over a part, (count, n + 1)."""
-    text = source_bytes(part)
+    return passages_of(source_bytes(part), n, count)
+
+
+def passages_of(text: Tensor, n: int, count: int) -> Tensor:
+    """Passages of n + 1 bytes from all over a text, (count, n + 1)."""
     starts = torch.linspace(0, len(text) - n - 1, count).long()
     return text[starts[:, None] + torch.arange(n + 1)].long()
 
@@ -148,13 +155,3 @@ def report(runs: Runs) -> str:
         numbers = (first["parameters"], *(f"{c:.1f}" for c in cost))
         rows.append((*group, len(part), *bits, *numbers))
     return table((*header, "validation bits", "test bits", *costs), rows)
-
-
-EXPERIMENT = Experiment(
-    name="language_model",
-    question="Does a window cost bits on real text, at equal steps, FLOPs or cache?",
-    settings=settings,
-    train=train,
-    report=report,
-    tuning=Tuning((0.01, 0.02, 0.04), "validation_bits", {"steps": 150}),
-)

@@ -11,16 +11,21 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from attn_tutorial.experiments.models import build, labels, share, train_as
-from attn_tutorial.experiments.named import named_patterns
+from attn_tutorial.experiments.models import (
+    build,
+    causal_layers,
+    labels,
+    share,
+    train_as,
+)
 from attn_tutorial.experiments.records import Result, Runs, Setting
-from attn_tutorial.experiments.runner import Experiment
 from attn_tutorial.experiments.tables import table
-from attn_tutorial.instruments.graph import edges
+from attn_tutorial.instruments.graph import reach_mask
 from attn_tutorial.networks.tasks import latch, latch_distance
-from attn_tutorial.networks.transformer import layer_patterns
 
-__all__ = ["EXPERIMENT", "edge", "heard", "settings", "train"]
+__all__ = ["QUESTION", "edge", "settings", "train"]
+
+QUESTION = "Up to which distance can a stack of layers remember a value?"
 
 VALUES, NOISE = 8, 4
 TEST_SIZE, TEST_SEED = 512, 10**6  # far from every seed that draws training batches
@@ -57,7 +62,7 @@ def train(setting: Setting, seed: int, device: torch.device) -> Result:
     test = Generator().manual_seed(TEST_SEED)
     inputs, targets = draw(TEST_SIZE, setting["n"], setting["max_gap"], test)
     right = labels(model, inputs) == targets
-    return {"final_loss": losses[-1], **measure(setting, inputs, right)}
+    return {"final_loss": losses[-1], **accuracy_by_distance(setting, inputs, right)}
 
 
 def draw(
@@ -67,7 +72,7 @@ def draw(
     return latch(batch, n, generator, num_values=VALUES, max_gap=max_gap)
 
 
-def measure(setting: Setting, inputs: Tensor, right: Tensor) -> Result:
+def accuracy_by_distance(setting: Setting, inputs: Tensor, right: Tensor) -> Result:
     """Accuracy by distance, and on both sides of the border that theory draws."""
     distance = latch_distance(inputs, VALUES)
     known, inside = distance >= 0, within_reach(setting, distance)
@@ -83,18 +88,9 @@ def measure(setting: Setting, inputs: Tensor, right: Tensor) -> Result:
 
 def within_reach(setting: Setting, distance: Tensor) -> Tensor:
     """Whether the layers can carry the value to where it is asked for."""
-    n = distance.shape[-1]
-    source = torch.arange(n) - distance.clamp(min=0)
-    return heard(setting, n)[torch.arange(n), source]
-
-
-def heard(setting: Setting, n: int) -> Tensor:
-    """Which input each output can depend on, layer after layer: bool, (n, n)."""
-    several = named_patterns(setting["pattern"], causal=True)
-    reached = torch.eye(n)
-    for pattern in layer_patterns(several, setting["layers"]):
-        reached = (edges(pattern, n).float() @ reached > 0).float()
-    return reached > 0
+    n, place = distance.shape[-1], torch.arange(distance.shape[-1])
+    reached = reach_mask(causal_layers(setting), n, setting["layers"])
+    return reached[place, place - distance.clamp(min=0)]
 
 
 def edge(accuracies: list[float], enough: float = 0.9) -> int:
@@ -122,12 +118,3 @@ def report(runs: Runs) -> str:
         for group, part in runs.groups("pattern", "layers")
     ]
     return table((*header, "lowest inside", "highest outside"), rows)
-
-
-EXPERIMENT = Experiment(
-    name="latch",
-    question="Up to which distance can a stack of layers remember a value?",
-    settings=settings,
-    train=train,
-    report=report,
-)

@@ -12,7 +12,6 @@ import torch
 from attn_tutorial.experiments.data.corpora import source_bytes
 from attn_tutorial.experiments.models import build
 from attn_tutorial.experiments.records import Result, Runs, Setting
-from attn_tutorial.experiments.runner import Experiment
 from attn_tutorial.experiments.studies.language_model import (
     BYTES,
     QUICK,
@@ -21,7 +20,9 @@ from attn_tutorial.experiments.studies.language_model import (
 )
 from attn_tutorial.experiments.tables import table
 
-__all__ = ["EXPERIMENT", "best_rates", "settings", "train"]
+__all__ = ["QUESTION", "best_rates", "settings", "train"]
+
+QUESTION = "Which optimiser learns most in the same steps, each at its best rate?"
 
 RATES = {
     "sgd": (0.03, 0.1, 0.3, 1.0, 3.0),
@@ -80,12 +81,3 @@ def report(runs: Runs) -> str:
         table((*header, "test bits"), best),
     )
     return "\n\n".join(tables)
-
-
-EXPERIMENT = Experiment(
-    name="optimisers",
-    question="Which optimiser learns most in the same steps, each at its best rate?",
-    settings=settings,
-    train=train,
-    report=report,
-)

@@ -12,11 +12,14 @@ from torch import Generator, Tensor
 
 from attn_tutorial.experiments.models import build, evidence, labels, share, train_as
 from attn_tutorial.experiments.records import Result, Runs, Setting
-from attn_tutorial.experiments.runner import Experiment, Tuning
+from attn_tutorial.experiments.runner import Tuning
 from attn_tutorial.experiments.tables import table
 from attn_tutorial.networks.tasks import IGNORE
 
-__all__ = ["EXPERIMENT", "draw", "settings", "train"]
+__all__ = ["QUESTION", "TUNING", "draw", "settings", "train"]
+
+QUESTION = "Can layers with windows look up what was said before?"
+TUNING = Tuning((0.01, 0.02, 0.04), "validation_error", {"steps": 120})
 
 KEYS = VALUES = 16
 TEST_SIZE, HELD_OUT = 512, {"test": 10**6, "validation": 10**6 + 1}  # seeds
@@ -77,13 +80,15 @@ def train(setting: Setting, seed: int, device: torch.device) -> Result:
     result = {"final_loss": losses[-1]}
     for part, held_out in HELD_OUT.items():
         drawn = draw(TEST_SIZE, setting["n"], Generator().manual_seed(held_out))
-        result |= measure(part, labels(model, drawn[0]), *drawn[1:])
+        result |= accuracy_by_band(part, labels(model, drawn[0]), *drawn[1:])
     if setting["pattern"] == "full" and "stage" not in setting:
         result |= evidence(model, drawn[0][:32], drawn[1][:32])
     return result
 
 
-def measure(part: str, found: Tensor, targets: Tensor, distance: Tensor) -> Result:
+def accuracy_by_band(
+    part: str, found: Tensor, targets: Tensor, distance: Tensor
+) -> Result:
     """Accuracy where something can be recalled, in all and in bands of distance."""
     right = found == targets
     accuracy = share(right, distance > 0)
@@ -105,13 +110,3 @@ def report(runs: Runs) -> str:
 
 def _mean(shares: tuple[float | None, ...]) -> str | None:
     return None if None in shares else f"{sum(shares) / len(shares):.3f}"
-
-
-EXPERIMENT = Experiment(
-    name="recall",
-    question="Can layers with windows look up what was said before?",
-    settings=settings,
-    train=train,
-    report=report,
-    tuning=Tuning((0.01, 0.02, 0.04), "validation_error", {"steps": 120}),
-)

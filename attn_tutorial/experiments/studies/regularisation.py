@@ -16,16 +16,20 @@ from torch.nn.functional import cross_entropy
 from attn_tutorial.experiments.data.corpora import source_bytes
 from attn_tutorial.experiments.models import build
 from attn_tutorial.experiments.records import Result, Runs, Setting
-from attn_tutorial.experiments.runner import Experiment, Tuning
+from attn_tutorial.experiments.runner import Tuning
 from attn_tutorial.experiments.studies.language_model import (
     BYTES,
     QUICK,
     SMALL,
+    passages_of,
     train_on,
 )
 from attn_tutorial.experiments.tables import table
 
-__all__ = ["EXPERIMENT", "settings", "train"]
+__all__ = ["QUESTION", "TUNING", "settings", "train"]
+
+QUESTION = "What helps where there is little text and many passes over it?"
+TUNING = Tuning((0.02, 0.04, 0.08), "validation_bits", {"steps": 100})
 
 BASE = {**SMALL, "optimizer": "muon", "lr": 0.02, "weight_decay": 0.0}
 BASE |= {"steps": 300, "text_bytes": 3 * 2**13}
@@ -61,8 +65,7 @@ def train(setting: Setting, seed: int, device: torch.device) -> Result:
 def bits_of(text: Tensor, model: nn.Module, setting: Setting) -> float:
     """Mean bits a byte of passages from all over a text, with nothing dropped."""
     n, device = setting["n"], next(model.parameters()).device
-    starts = torch.linspace(0, len(text) - n - 1, setting["passages"]).long()
-    read = text[starts[:, None] + torch.arange(n + 1)].long().to(device)
+    read = passages_of(text, n, setting["passages"]).to(device)
     model.eval()
     scores = model(read[:, :-1]).flatten(0, 1)
     model.train()
@@ -96,11 +99,3 @@ def report(runs: Runs) -> str:
 
 
 OPTIONS = ("dropout", "weight_decay", "label_smoothing")
-EXPERIMENT = Experiment(
-    name="regularisation",
-    question="What helps where there is little text and many passes over it?",
-    settings=settings,
-    train=train,
-    report=report,
-    tuning=Tuning((0.02, 0.04, 0.08), "validation_bits", {"steps": 100}),
-)

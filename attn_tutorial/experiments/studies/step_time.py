@@ -19,13 +19,14 @@ from torch.nn.functional import cross_entropy
 from attn_tutorial.experiments.data.corpora import source_bytes, windows_of
 from attn_tutorial.experiments.models import build
 from attn_tutorial.experiments.records import Result, Runs, Setting
-from attn_tutorial.experiments.runner import Experiment
 from attn_tutorial.experiments.studies import structure
 from attn_tutorial.experiments.studies.language_model import BYTES, QUICK
 from attn_tutorial.experiments.tables import table
 from attn_tutorial.networks.training import OPTIMIZERS, Optimizers
 
-__all__ = ["EXPERIMENT", "ratios", "settings", "train"]
+__all__ = ["QUESTION", "ratios", "settings", "train"]
+
+QUESTION = "How long does a training step of each structure take?"
 
 
 def settings(quick: bool) -> list[Setting]:
@@ -108,12 +109,3 @@ def report(runs: Runs) -> str:
         for name, found in ratios(runs).items()
     ]
     return table(("variant", "seeds", "time of a step over plain"), rows)
-
-
-EXPERIMENT = Experiment(
-    name="step_time",
-    question="How long does a training step of each structure take?",
-    settings=settings,
-    train=train,
-    report=report,
-)

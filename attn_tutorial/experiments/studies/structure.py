@@ -15,14 +15,13 @@ from torch import Tensor, nn
 from torch.nn.functional import elu
 
 from attn_tutorial import patterns
-from attn_tutorial.cost import kept_pairs
 from attn_tutorial.experiments.data.corpora import source_bytes
-from attn_tutorial.experiments.models import build, kv_bytes
-from attn_tutorial.experiments.named import named_patterns
+from attn_tutorial.experiments.models import build, forward_flops, kv_bytes
 from attn_tutorial.experiments.records import Result, Runs, Setting
-from attn_tutorial.experiments.runner import Experiment, Tuning
+from attn_tutorial.experiments.runner import Tuning
 from attn_tutorial.experiments.studies.language_model import (
     BYTES,
+    MUON,
     QUICK,
     SMALL,
     train_on,
@@ -30,10 +29,10 @@ from attn_tutorial.experiments.studies.language_model import (
 from attn_tutorial.experiments.tables import table
 from attn_tutorial.networks.dispatch import pattern_attention
 from attn_tutorial.networks.layers import Rotary
-from attn_tutorial.networks.transformer import layer_patterns
 
 __all__ = [
-    "EXPERIMENT",
+    "QUESTION",
+    "TUNING",
     "VARIANTS",
     "LinearAttention",
     "LowRankAttention",
@@ -44,7 +43,10 @@ __all__ = [
     "train",
 ]
 
-BASE = {**SMALL, "optimizer": "muon", "lr": 0.02, "weight_decay": 0.01}
+QUESTION = "What do parameters, cache bytes and operations buy?"
+TUNING = Tuning((0.01, 0.02, 0.04, 0.08, 0.16), "validation_bits", {"steps": 100})
+
+BASE = {**SMALL, **MUON}
 VARIANTS: dict[str, Setting] = {
     "plain": {},
     "1 head of keys and values": {"num_kv_heads": 1},
@@ -176,22 +178,20 @@ def cache_bytes(setting: Setting) -> int:
 def token_flops(setting: Setting) -> int:
     """Operations with which a model reads one of n tokens, on average.
 
-    Each weight of a matrix costs 2. Each pair of query and key costs 4 a feature, Eq.
-    (5). Linear attention writes to its state and reads it, which costs as much as d / h
-    pairs; the sum of the keys counts as one more. Elementwise work is left out, and so
-    is that low rank rebuilds all earlier keys and values when it writes a token.
+    Eq. (6), and the last layer, of which each weight costs 2. Linear attention writes
+    to its state and reads it, which costs as much as d / h pairs; the sum of the keys
+    counts as one more. Elementwise work is left out, and so is that low rank rebuilds
+    all earlier keys and values when it writes a token.
     """
     d, heads, n = (setting[key] for key in ("d_model", "heads", "n"))
-    narrow = setting.get("num_kv_heads", heads) / heads * d
-    rank = setting.get("rank")
-    keys_and_values = 3 * d * rank if rank else 2 * d * narrow
-    weights = 2 * d * d + keys_and_values + 8 * d * d  # queries, output; MLP
-    several = named_patterns(setting["pattern"], causal=True)
-    layers = layer_patterns(several, setting["layers"])
-    pairs = [kept_pairs(pattern, n) / n for pattern in layers]
+    layers = forward_flops(setting)
     if setting.get("linear"):
-        pairs = [d / heads + 1 for _ in layers]
-    return round(sum(2 * weights + 4 * d * p for p in pairs) + 2 * d * BYTES)
+        state = 4 * n * d * (d // heads + 1)
+        layers = [layer._replace(attention=state) for layer in layers]
+    if rank := setting.get("rank"):  # queries, output; one matrix to it, two from it
+        narrow = 2 * n * (2 * d * d + 3 * d * rank)
+        layers = [layer._replace(projections=narrow) for layer in layers]
+    return round(sum(map(sum, layers)) / n + 2 * d * BYTES)
 
 
 def report(runs: Runs) -> str:
@@ -204,13 +204,3 @@ def report(runs: Runs) -> str:
         rows.append((*group, part[0].setting["lr"], len(part), *costs, *bits))
     header = ("variant", "rate", "seeds", "parameters", "cache bytes", "FLOPs a token")
     return table((*header, "validation bits", "test bits"), rows)
-
-
-EXPERIMENT = Experiment(
-    name="structure",
-    question="What do parameters, cache bytes and operations buy?",
-    settings=settings,
-    train=train,
-    report=report,
-    tuning=Tuning((0.01, 0.02, 0.04, 0.08, 0.16), "validation_bits", {"steps": 100}),
-)

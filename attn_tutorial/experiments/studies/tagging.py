@@ -15,10 +15,13 @@ from attn_tutorial.experiments.data.corpora import part_of, source_files
 from attn_tutorial.experiments.data.roles import BY_SCOPE, ROLES, roles
 from attn_tutorial.experiments.models import build, evidence, labels, share, train_as
 from attn_tutorial.experiments.records import Result, Runs, Setting
-from attn_tutorial.experiments.runner import Experiment, Tuning
+from attn_tutorial.experiments.runner import Tuning
 from attn_tutorial.experiments.tables import table
 
-__all__ = ["EXPERIMENT", "labelled", "settings", "train"]
+__all__ = ["QUESTION", "TUNING", "labelled", "settings", "train"]
+
+QUESTION = "How much of a program must one see to name the role of each byte?"
+TUNING = Tuning((0.01, 0.02, 0.04), "validation_error", {"steps": 100})
 
 BASE = {"n": 256, "d_model": 96, "heads": 3, "layers": 3, "batch": 8, "steps": 400}
 BASE |= {"optimizer": "muon", "lr": 0.02, "weight_decay": 0.01, "passages": 240}
@@ -64,7 +67,7 @@ def train(setting: Setting, seed: int, device: torch.device) -> Result:
     result = {"final_loss": losses[-1]}
     for part in ("validation", "test"):
         inputs, targets = draw(part, setting["passages"], size[1], _fixed())
-        result |= measure(part, labels(model, inputs), targets)
+        result |= accuracy_by_role(part, labels(model, inputs), targets)
     if setting["pattern"] == "full" and "stage" not in setting:
         result |= evidence(model, *draw("validation", 16, setting["n"], _fixed()))
     return result
@@ -74,7 +77,7 @@ def _fixed() -> Generator:
     return Generator().manual_seed(10**6)
 
 
-def measure(part: str, found: Tensor, targets: Tensor) -> Result:
+def accuracy_by_role(part: str, found: Tensor, targets: Tensor) -> Result:
     """Error on all bytes, and accuracy on all, on names by scope, on each role."""
     right, everywhere = found == targets, torch.ones_like(targets, dtype=torch.bool)
     by_scope = torch.isin(targets, torch.tensor([ROLES.index(r) for r in BY_SCOPE]))
@@ -103,13 +106,3 @@ def report(runs: Runs) -> str:
     ]
     header = ("pattern", "steps", "seeds", "validation", "test")
     return table((*header, "names, validation", "names, test"), rows)
-
-
-EXPERIMENT = Experiment(
-    name="tagging",
-    question="How much of a program must one see to name the role of each byte?",
-    settings=settings,
-    train=train,
-    report=report,
-    tuning=Tuning((0.01, 0.02, 0.04), "validation_error", {"steps": 100}),
-)

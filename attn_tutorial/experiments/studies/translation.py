@@ -11,16 +11,19 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from attn_tutorial.benchmark.spelling import recorded_pattern
 from attn_tutorial.experiments.data.number_words import english, german
 from attn_tutorial.experiments.models import counted, train_as
-from attn_tutorial.experiments.named import named_pattern
 from attn_tutorial.experiments.records import Result, Runs, Setting
-from attn_tutorial.experiments.runner import Experiment, Tuning
+from attn_tutorial.experiments.runner import Tuning
 from attn_tutorial.experiments.tables import table
 from attn_tutorial.networks.tasks import IGNORE
 from attn_tutorial.networks.translator import EncoderDecoder
 
-__all__ = ["EXPERIMENT", "draw", "part_of_pair", "settings", "train"]
+__all__ = ["QUESTION", "TUNING", "draw", "part_of_pair", "settings", "train"]
+
+QUESTION = "Which attentions of an encoder-decoder can do with a window?"
+TUNING = Tuning((0.01, 0.02, 0.04), "validation_error", {"steps": 60})
 
 SIGNS = "\0\1 -abcdefghijklmnopqrstuvwxyzMßöü,"  # filling, start and end, letters
 PAD, MARK = 0, 1
@@ -90,20 +93,20 @@ def train(setting: Setting, seed: int, device: torch.device) -> Result:
     for part in PARTS:
         held_out = Generator().manual_seed(10**6)
         data = draw(setting, part, setting["held_out"], held_out)
-        result |= measure(model, part, data)
+        result |= share_translated(model, part, data)
     return result
 
 
 def make(setting: Setting) -> EncoderDecoder:
     """The model of a setting."""
     names = setting["pattern"], setting["cross"]
-    own, cross = (named_pattern(name, causal=False) for name in names)
+    own, cross = map(recorded_pattern, names)
     size = setting["d_model"], setting["heads"], setting["layers"]
     return EncoderDecoder(len(SIGNS), len(SIGNS), *size, pattern=own, cross=cross)
 
 
 @torch.no_grad()
-def measure(
+def share_translated(
     model: EncoderDecoder, part: str, data: tuple[Tensor, Tensor, Tensor]
 ) -> Result:
     """Share of letters, and of whole texts, for which every letter ranks first.
@@ -136,13 +139,3 @@ def report(runs: Runs) -> str:
     ]
     header = ("self-attention", "cross-attention", "seeds")
     return table((*header, "validation, whole", "test, whole", "test, letters"), rows)
-
-
-EXPERIMENT = Experiment(
-    name="translation",
-    question="Which attentions of an encoder-decoder can do with a window?",
-    settings=settings,
-    train=train,
-    report=report,
-    tuning=Tuning((0.01, 0.02, 0.04), "validation_error", {"steps": 60}),
-)

@@ -40,7 +40,6 @@ from attn_tutorial.experiments.records import (
     load,
     record_path,
 )
-from attn_tutorial.experiments.runner import Experiment
 from attn_tutorial.experiments.studies import language_model, recall, tagging
 from attn_tutorial.experiments.studies.latch import NOISE, VALUES
 from attn_tutorial.experiments.studies.latch import draw as draw_latch
@@ -60,7 +59,7 @@ from attn_tutorial.networks.transformer import Transformer
 
 __all__ = [
     "CONTEXTS",
-    "EXPERIMENT",
+    "QUESTION",
     "SOURCES",
     "latch_tasks",
     "needed",
@@ -70,6 +69,8 @@ __all__ = [
     "tasks",
     "train",
 ]
+
+QUESTION = "Does the advice of a trained model name the window that it needs?"
 
 GAPS = (5, 9, 17, 33)  # largest steps from one value to the next
 BLOCKS = (1, 2, 4, 8, 16, 32)  # at which the loss is recorded
@@ -219,7 +220,7 @@ def block_evidence(model: Transformer, inputs: Tensor, targets: Tensor) -> Resul
 def latch_tasks(runs: Runs) -> list[Task]:
     """The latches with different largest gaps, and the kinds of patterns."""
     latch = runs.where(task="latch")
-    names = {"local": "latch {}", "blocks": "latch {}, blocks"}
+    names = {"local": "latch {}", "adjacent_blocks": "latch {}, blocks"}
     found = [
         Task(name.format(gap), part, known=needed(gap, layers), kind=kind)
         for kind, name in names.items()
@@ -280,12 +281,3 @@ def scores(known: list[Task]) -> str:
         rows.append((rule, found, wide, narrow))
     header = ("rule", "hits", "too wide (times)", "too narrow (lost)")
     return table(header, rows)
-
-
-EXPERIMENT = Experiment(
-    name="window_advice",
-    question="Does the advice of a trained model name the window that it needs?",
-    settings=settings,
-    train=train,
-    report=report,
-)
