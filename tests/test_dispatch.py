@@ -73,3 +73,48 @@ def test_chunks_of_a_readers_own_are_counted_in_linear_memory():
     found = clinic.examine(own & P.causal(), n)
     assert found.kept == wanted
     assert found.computed == cost.grid_pairs(P.blocks(chunk) & P.causal(), n, 128, 128)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (4,), (5, 1)])
+def test_a_mask_of_keys_names_each_key(shape):
+    q, real = torch.zeros(1, 5, 4), torch.ones(shape, dtype=torch.bool)
+    for attend in (at.local_attention, at.sparse_attention):
+        with pytest.raises(ValueError, match=r"key_keep must have shape \(5,\)"):
+            attend(q, q, q, 1, key_keep=real)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_one_block_is_full_attention(causal):
+    q, k, v = torch.randn(3, 2, 7, 4, dtype=torch.float64)
+    keep = at.dense_mask(P.causal() if causal else P.full(), 7)
+    ours = at.sparse_attention(q, k, v, 1, causal=causal)
+    torch.testing.assert_close(ours, at.attention(q, k, v, keep))
+    layer = at.SparseAttention(d_k=4, n=1)
+    torch.testing.assert_close(layer(q, k, v), at.attention(q, k, v))
+    with pytest.raises(ValueError, match="n must be at least 1, got 0"):
+        at.SparseAttention(d_k=4, n=0)
+
+
+@pytest.mark.parametrize("name", ["n", "d", "heads", "bytes_per_number"])
+def test_sizes_that_cannot_be_are_refused(name):
+    right = {"n": 8, "d": 4, "heads": 1, "bytes_per_number": 4}
+    smaller = right | {name: -1 if name == "n" else 0}
+    with pytest.raises(ValueError, match=f"{name} must be at least"):
+        cost.io_bytes(**smaller)
+    with pytest.raises(ValueError, match=f"{name} must be at least"):
+        cost.tile_bytes(P.full(), **smaller, rows=2, columns=2)
+
+
+def test_weights_of_a_batch_sum_to_one_over_the_keys():
+    q, k = torch.randn(2, 3, 5, 4), torch.randn(2, 3, 7, 4)
+    weights = at.attention_weights(q, k)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3, 5))
+    scores = (q @ k.mT / 2).exp()
+    torch.testing.assert_close(weights, scores / scores.sum(-1, keepdim=True))
+
+
+def test_shared_heads_without_a_batch():
+    torch.manual_seed(0)
+    layer = MultiHeadAttention(16, 4, P.local(2), num_kv_heads=2, rotary=True)
+    x = torch.randn(3, 9, 16)
+    torch.testing.assert_close(layer(x[0]), layer(x)[0])
