@@ -241,7 +241,7 @@ def _rows_of(
     """
     run = seen(part)
     queries = q[..., part.start - start : part.stop - start, :]
-    k, v, *keep = unpack(cut(tokens, run, place), widths)
+    k, v, *keep = (x.contiguous() for x in unpack(cut(tokens, run, place), widths))
     key_keep = keep[0][..., 0].bool() if keep else None
     return routine(queries, k, v, first=part.start - run.start, key_keep=key_keep)
 
