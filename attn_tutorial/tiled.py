@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,7 @@ __all__ = ["Slab", "Tile", "sliding_views", "tiled_attention"]
 # head fill 2 MiB, about one core's cache. Several threads, which wait for each other
 # after every call, and a GPU want more work in one call.
 SLAB_SCORES = {"cpu": 2**22, "threads": 2**24, "cuda": 2**26}
+BATCHED = torch._C._parse_dispatch_key("Batched")
 
 
 @dataclass(frozen=True)
@@ -80,22 +82,16 @@ class Tile:
                 last = min(n_k - self.right, end) - self.rows
                 count = max(1, min((last - place) // self.step + 1, most))
             if top < bottom:
-                run, begin = self.run(place, n_k), place - self.left
-                queries = range(top - begin, bottom - begin)
-                bias = trim(queries, shift(run, -begin)) if trim else None
-                rows, keys = len(queries), len(run)
-                yield Slab(top - first, rows, run.start, keys, self.step, count, bias)
+                begin = place - self.left
+                start = min(max(begin, 0), n_k)
+                keys = max(0, min(place + self.rows + self.right, n_k) - start)
+                bias = None
+                if trim:
+                    queries = range(top - begin, bottom - begin)
+                    bias = trim(queries, range(start - begin, start - begin + keys))
+                rows = bottom - top
+                yield Slab(top - first, rows, start, keys, self.step, count, bias)
             place += count * self.step
-
-    def run(self, place: int, n_k: int) -> range:
-        """The keys of the tile that begins at a place."""
-        start = min(max(place - self.left, 0), n_k)
-        return range(start, max(start, min(place + self.rows + self.right, n_k)))
-
-
-def shift(part: range, steps: int) -> range:
-    """The same range, some steps further."""
-    return range(part.start + steps, part.stop + steps)
 
 
 @dataclass(frozen=True)
@@ -145,6 +141,18 @@ def trimming(pattern: Pattern, like: Tensor) -> Callable[[range, range], Tensor]
     return trim
 
 
+def once(trim: Callable[[range, range], Tensor], tile: Tile) -> Callable:
+    """Make the mask of a whole tile, of which each slab then takes its part."""
+    left = tile.left
+    whole = trim(range(left, left + tile.rows), range(tile.keys))
+
+    def part(queries: range, keys: range) -> Tensor:
+        rows = slice(queries.start - left, queries.stop - left)
+        return whole[rows, keys.start : keys.stop]
+
+    return part
+
+
 def bias_of(keep: Tensor, like: Tensor) -> Tensor:
     """Return 0 where a pair is kept, and -inf where it is not."""
     dtype = torch.promote_types(like.dtype, torch.float32)
@@ -189,25 +197,52 @@ def text_of(pattern: Pattern | None) -> str:
     return name
 
 
+@lru_cache(maxsize=256)
 def pattern_of(text: str) -> Pattern | None:
     """Return the pattern that ``text_of`` named."""
     return FOREIGN[text] if text in FOREIGN else parse(text) if text else None
 
 
-def layout(
-    q: Tensor, k: Tensor, kinds: list[int], text: str, first: int
-) -> Iterator[Slab]:
-    """Slabs for q, (S, R, n_q, d), and k, (S, n_k, d), sized for the device's memory.
+@dataclass(frozen=True)
+class Plan:
+    """What is computed, besides the tensors.
 
-    `kinds` are the numbers of all kinds of tiles, five each. Without any, the run of
-    each tile is found from the pattern.
+    Attributes:
+        kinds: The numbers of all kinds of tiles, five each. None: the run of each tile
+            is found from the pattern.
+        pattern: What to leave of the runs; all if None.
+        first: Position of the first query on the keys' axis.
+        scale: Factor on the scores.
+        with_lse: Whether the log-sum-exp is wanted.
     """
-    n_q, n_k, pattern = q.shape[2], k.shape[1], pattern_of(text)
+
+    kinds: list[int]
+    pattern: Pattern | None
+    first: int
+    scale: float
+    with_lse: bool
+
+    @classmethod
+    def from_text(cls, kinds, text, first, scale, with_lse=False) -> Plan:
+        """Read what ``traced`` says of a plan."""
+        return cls(kinds, pattern_of(text), first, scale, with_lse)
+
+    def traced(self) -> tuple[list[int], str, int, float]:
+        """The plan in numbers and a text, as operators take it; without with_lse."""
+        return self.kinds, text_of(self.pattern), self.first, self.scale
+
+
+def layout(q: Tensor, k: Tensor, plan: Plan) -> Iterator[Slab]:
+    """Slabs for q, (S, R, n_q, d), and k, (S, n_k, d), fit for the device's memory."""
+    n_q, n_k, first = q.shape[2], k.shape[1], plan.first
+    kinds, pattern = plan.kinds, plan.pattern
     if not kinds:
         yield from single_slabs(pattern, n_q, n_k, first, like=k)
-    trim = None if pattern is None else trimming(pattern, like=k)
     for at in range(0, len(kinds), 5):
         tile = Tile(*kinds[at : at + 5])
+        trim = None if pattern is None else trimming(pattern, like=k)
+        if trim and n_q >= tile.rows:
+            trim = once(trim, tile)
         most = slab_scores(q.device) // (q.shape[0] * tile.rows * tile.keys)
         yield from tile.slabs(n_q, n_k, first, max(1, most), trim)
 
@@ -238,39 +273,37 @@ def slab_scores(device: torch.device) -> int:
     return SLAB_SCORES["cpu" if device.type == "cpu" else "cuda"]
 
 
-def may_miss(q: Tensor, k: Tensor, padding: Tensor | None, kinds: list, first: int):
+def may_miss(q: Tensor, k: Tensor, padding: Tensor | None, plan: Plan) -> bool:
     """Whether some query may have no key at all."""
-    inside = 0 <= first and first + q.shape[2] <= k.shape[1]
-    return padding is not None or not kinds or not inside
+    inside = 0 <= plan.first and plan.first + q.shape[2] <= k.shape[1]
+    return padding is not None or not plan.kinds or not inside
 
 
 # The operators: q (S, R, n_q, d), k (S, n_k, d), v (S, n_k, d_v), padding (S, n_k, 1),
 # where S are the heads of keys and R the heads of queries that share each of them.
 
 
-def forward_pass(q, k, v, padding, kinds, pattern, first, scale, with_lse):
+def forward_pass(q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None, plan: Plan):
     """Attention of each tile over its run: output and log-sum-exp (or no numbers)."""
-    output, lse = _empty_outputs(
-        q, k, v, padding, kinds, pattern, first, scale, with_lse
-    )
-    lonely = may_miss(q, k, padding, kinds, first)
+    output, lse = empty_outputs(q, v, plan)
+    lonely = may_miss(q, k, padding, plan)
     with torch.autocast(q.device.type, enabled=False):
-        for slab in layout(q, k, kinds, pattern, first):
+        for slab in layout(q, k, plan):
             keys, values = slab.kept_runs(k, padding), slab.kept_runs(v, padding)
             mask = slab.mask(padding, like=k)
             for head in range(q.shape[1]):
-                part = slab.tiles(q[:, head]), keys, values, mask, scale, lonely
-                out, logs = (attend_with_lse if with_lse else attend)(*part)
+                part = slab.tiles(q[:, head]), keys, values, mask, plan.scale, lonely
+                out, logs = (attend_with_lse if plan.with_lse else attend)(*part)
                 slab.tiles(output[:, head]).copy_(out)
-                if with_lse:
+                if plan.with_lse:
                     slab.tiles(lse[:, head, :, None]).copy_(logs)
     return output, lse
 
 
-def _empty_outputs(q, k, v, padding, kinds, pattern, first, scale, with_lse):
+def empty_outputs(q: Tensor, v: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
     """Outputs without numbers in them."""
     output = v.new_empty((*q.shape[:-1], v.shape[-1]))
-    return output, v.new_empty((*q.shape[:2], q.shape[2] if with_lse else 0))
+    return output, v.new_empty((*q.shape[:2], q.shape[2] if plan.with_lse else 0))
 
 
 def attend(q, k, v, mask, scale, lonely):
@@ -296,7 +329,14 @@ def attend_with_lse(q, k, v, mask, scale, lonely):
 
 
 def backward_pass(
-    grad, grad_lse, q, k, v, padding, output, kinds, pattern, first, scale
+    grad: Tensor,
+    grad_lse: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    padding: Tensor | None,
+    output: Tensor,
+    plan: Plan,
 ):
     """Gradients by q, k and v: every slab adds to the same dk and dv.
 
@@ -305,16 +345,17 @@ def backward_pass(
     """
     grad = grad.contiguous()
     dq, dk, dv = q.new_empty(q.shape), k.new_zeros(k.shape), v.new_zeros(v.shape)
-    lonely = may_miss(q, k, padding, kinds, first)
+    lonely = may_miss(q, k, padding, plan)
     with torch.autocast(q.device.type, enabled=False):
-        for slab in layout(q, k, kinds, pattern, first):
+        for slab in layout(q, k, plan):
             keys = slab.kept_runs(k, padding), slab.kept_runs(v, padding)
             runs = *keys, slab.runs(dk), slab.runs(dv)
             for head in range(q.shape[1]):
                 tiles = [slab.tiles(x[:, head]) for x in (q, output, grad, dq)]
                 if grad_lse.shape[-1]:
                     tiles += [slab.tiles(grad_lse[:, head, :, None])]
-                add_slab(slab, tiles, runs, slab.mask(padding, like=k), scale, lonely)
+                mask = slab.mask(padding, like=k)
+                add_slab(slab, tiles, runs, mask, plan.scale, lonely)
     return dq, dk, dv
 
 
@@ -371,43 +412,44 @@ def add_gradients(
         dk[some].baddbmm_(dscores[some].mT, q[some])
 
 
-def _empty_gradients(grad, grad_lse, q, k, v, *rest):
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
-
-
 class TiledAttention(torch.autograd.Function):
-    """The forward operator, differentiable once."""
-
-    generate_vmap_rule = True
+    """The forward pass, differentiable once."""
 
     @staticmethod
-    def forward(q, k, v, padding, kinds, pattern, first, scale, with_lse):
+    def forward(q, k, v, padding, plan):
         """Output and log-sum-exp."""
-        return tiled(q, k, v, padding, kinds, pattern, first, scale, with_lse)
+        if is_traced(q):
+            return tiled(q, k, v, padding, *plan.traced(), plan.with_lse)
+        return forward_pass(q, k, v, padding, plan)
 
     @staticmethod
     def setup_context(ctx, inputs: tuple, output: tuple) -> None:
         """Keep the inputs and the output, but no weights."""
-        q, k, v, padding, *ctx.settings, ctx.with_lse = inputs
+        q, k, v, padding, ctx.plan = inputs
         ctx.save_for_backward(q, k, v, padding, output[0])
 
     @staticmethod
     def backward(ctx, grad: Tensor, grad_lse: Tensor) -> tuple:
         """Hand over to TiledGradients."""
         tensors = grad, grad_lse, *ctx.saved_tensors
-        return *TiledGradients.apply(*tensors, *ctx.settings), *[None] * 6
+        return *TiledGradients.apply(*tensors, ctx.plan), None, None
+
+    @staticmethod
+    def vmap(info, in_dims: tuple, *inputs) -> tuple:
+        """torch.vmap: the new dimension is one more leading dimension."""
+        return _apply_batched(TiledAttention, info.batch_size, in_dims, inputs)
 
 
 class TiledGradients(torch.autograd.Function):
-    """The backward operator; it has no derivative of its own."""
-
-    generate_vmap_rule = True
+    """The backward pass; it has no derivative of its own."""
 
     @staticmethod
-    def forward(grad, grad_lse, q, k, v, padding, output, kinds, pattern, first, scale):
+    def forward(grad, grad_lse, q, k, v, padding, output, plan):
         """Gradients by q, k and v."""
         tensors = grad, grad_lse, q, k, v, padding, output
-        return tiled_gradients(*tensors, kinds, pattern, first, scale)
+        if is_traced(grad):
+            return tiled_gradients(*tensors, *plan.traced())
+        return backward_pass(*tensors, plan)
 
     @staticmethod
     def setup_context(ctx, inputs: tuple, output: tuple) -> None:
@@ -421,21 +463,31 @@ class TiledGradients(torch.autograd.Function):
             "with a dense mask instead"
         )
 
+    @staticmethod
+    def vmap(info, in_dims: tuple, *inputs) -> tuple:
+        """torch.vmap: the new dimension is one more leading dimension."""
+        return _apply_batched(TiledGradients, info.batch_size, in_dims, inputs)
 
-def _batched(operator):
-    """Rule of torch.vmap: the new dimension is one more leading dimension."""
 
-    def apply(info, in_dims: tuple, *inputs) -> tuple:
-        size = info.batch_size
-        merged = [
-            _merge(x, dim, size) if isinstance(x, Tensor) else x
-            for x, dim in zip(inputs, in_dims, strict=True)
-        ]
-        outputs = operator(*merged)
-        split = tuple(x.unflatten(0, (size, -1)) for x in outputs)
-        return split, (0,) * len(split)
+def is_traced(x: Tensor) -> bool:
+    """Whether a pass must be one operator: for a compiler, or for a batch of tensors.
 
-    return apply
+    Otherwise it is called as what it is, a function, which takes less time to start.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or x.is_meta:
+        return True
+    # What a vectorised jacobian hands over: no other mark tells it from a tensor.
+    return torch._C._dispatch_keys(x).has(BATCHED)
+
+
+def _apply_batched(function: type, size: int, in_dims: tuple, inputs: tuple) -> tuple:
+    """Apply the function to inputs of which some have a batch dimension at in_dims."""
+    merged = [
+        _merge(x, dim, size) if isinstance(x, Tensor) else x
+        for x, dim in zip(inputs, in_dims, strict=True)
+    ]
+    split = tuple(x.unflatten(0, (size, -1)) for x in function.apply(*merged))
+    return split, (0,) * len(split)
 
 
 def _merge(x: Tensor, dim: int | None, size: int) -> Tensor:
@@ -443,25 +495,51 @@ def _merge(x: Tensor, dim: int | None, size: int) -> Tensor:
     return x.flatten(0, 1)  # (size, S, ...) -> (size * S, ...)
 
 
-SETTINGS = "int[] kinds, str pattern, SymInt first, float scale"
-tiled = torch.library.custom_op(
-    "attn_tutorial::tiled",
-    forward_pass,
-    mutates_args=(),
-    schema=f"(Tensor q, Tensor k, Tensor v, Tensor? padding, {SETTINGS}, "
-    "bool with_lse) -> (Tensor, Tensor)",
+# The passes as operators, for compilers. These take no objects: a plan is written out.
+
+
+def _operator(name: str, function: Callable, schema: str) -> Callable:
+    path = f"attn_tutorial::{name}"
+    return torch.library.custom_op(path, function, mutates_args=(), schema=schema)
+
+
+def _forward(q, k, v, padding, *plan):
+    return forward_pass(q, k, v, padding, Plan.from_text(*plan))
+
+
+def _backward(grad, grad_lse, q, k, v, padding, output, *plan):
+    tensors = grad, grad_lse, q, k, v, padding, output
+    return backward_pass(*tensors, Plan.from_text(*plan))
+
+
+PLAN = "int[] kinds, str pattern, SymInt first, float scale"
+KEYS = "Tensor q, Tensor k, Tensor v, Tensor? padding"
+tiled = _operator(
+    "tiled", _forward, f"({KEYS}, {PLAN}, bool with_lse) -> (Tensor, Tensor)"
 )
-tiled_gradients = torch.library.custom_op(
-    "attn_tutorial::tiled_gradients",
-    backward_pass,
-    mutates_args=(),
-    schema="(Tensor grad, Tensor grad_lse, Tensor q, Tensor k, Tensor v, "
-    f"Tensor? padding, Tensor output, {SETTINGS}) -> (Tensor, Tensor, Tensor)",
+tiled_gradients = _operator(
+    "tiled_gradients",
+    _backward,
+    f"(Tensor grad, Tensor grad_lse, {KEYS}, Tensor output, {PLAN})"
+    " -> (Tensor, Tensor, Tensor)",
 )
-tiled.register_fake(_empty_outputs)
-tiled_gradients.register_fake(_empty_gradients)
-tiled.register_vmap(_batched(tiled))
-tiled_gradients.register_vmap(_batched(tiled_gradients))
+
+
+@tiled.register_fake
+def _(q, k, v, padding, *plan):
+    return empty_outputs(q, v, Plan.from_text(*plan))
+
+
+@tiled_gradients.register_fake
+def _(grad, grad_lse, q, k, v, *_):
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+
+
+@tiled_gradients.register_vmap
+def _(info, in_dims, *inputs):
+    *tensors, kinds, text, first, scale = inputs
+    inputs = *tensors, Plan.from_text(kinds, text, first, scale)
+    return _apply_batched(TiledGradients, info.batch_size, in_dims[:8], inputs)
 
 
 def tiled_attention(
@@ -508,9 +586,9 @@ def tiled_attention(
     if key_keep is not None:
         padding = heads.shared(~key_keep.expand(k.shape[:-1])[..., None])
     kinds = [x for t in tiles for x in (t.offset, t.rows, t.step, t.left, t.right)]
-    settings = kinds, text_of(pattern), first, scale, return_lse
+    plan = Plan(kinds, pattern, first, scale, return_lse)
     flat = heads.grouped(q32), heads.shared(k32), heads.shared(v32), padding
-    output, lse = TiledAttention.apply(*flat, *settings)
+    output, lse = TiledAttention.apply(*flat, plan)
     output = heads.restored(output).to(q.dtype)
     return (output, heads.restored(lse)) if return_lse else output
 
@@ -542,6 +620,9 @@ class Heads:
     @classmethod
     def of(cls, q: Tensor, k: Tensor, v: Tensor) -> Heads:
         """Read the axes from the inputs."""
+        if q.shape[:-2] == k.shape[:-2] == v.shape[:-2]:  # the common case, in no time
+            shape = tuple(q.shape[:-2])
+            return cls(shape, shape, tuple(range(len(shape))), len(shape))
         both = torch.broadcast_shapes(k.shape[:-2], v.shape[:-2])
         shape = torch.broadcast_shapes(q.shape[:-2], both)
         shared = [a for a, size in enumerate(both) if size == 1 and shape[a] != 1]
@@ -550,17 +631,22 @@ class Heads:
 
     def grouped(self, x: Tensor) -> Tensor:
         """(..., n, d) -> (S, R, n, d)."""
+        if self.shape == self.both == tuple(x.shape[:-2]):
+            return self.shared(x)[:, None]
         x = self._ordered(x.expand(*self.shape, *x.shape[-2:]))
         s, r = x.shape[: self.apart], x.shape[self.apart : -2]
         return x.reshape(math.prod(s), math.prod(r), *x.shape[-2:])
 
     def shared(self, x: Tensor) -> Tensor:
         """(..., n, d) -> (S, n, d)."""
-        x = self._ordered(x.expand(*self.both, *x.shape[-2:]))
+        if not self.shape == self.both == tuple(x.shape[:-2]):
+            x = self._ordered(x.expand(*self.both, *x.shape[-2:]))
         return x.reshape(math.prod(self.both), *x.shape[-2:])
 
     def restored(self, x: Tensor) -> Tensor:
         """(S, R, ...) -> (..., ...), with the leading axes in their own order."""
+        if self.shape == self.both:
+            return x.reshape(*self.shape, *x.shape[2:])
         x = x.reshape(*(self.shape[a] for a in self.order), *x.shape[2:])
         places = [self.order.index(a) for a in range(len(self.order))]
         return x.permute(*places, *range(len(places), x.ndim))

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import re
+import shutil
 import subprocess
 import sys
 import types
@@ -26,10 +27,13 @@ from attn_tutorial.benchmark import (
     clocks,
     contenders,
     measure,
-    records,
     report,
+    revisions,
 )
+from attn_tutorial.benchmark import record as writing
 from attn_tutorial.benchmark.contenders import CONTENDERS, Contender, Unavailable
+
+reading = sys.modules[benchmark.load.__module__]  # `load` is the function, too
 
 SMALL = [
     Case(mechanism, 96, size, causal=causal, heads=2, d=8)
@@ -422,7 +426,7 @@ def record():
     plans = [
         Plan(case, ("length",), ("tiled", "sdpa full", "triton")) for case in SMALL[:2]
     ]
-    return records.Record("here-1", __main__.run(plans, "quick", QUICK, say=str))
+    return benchmark.Record("here-1", __main__.run(plans, "quick", QUICK, say=str))
 
 
 def test_a_new_record_keeps_to_the_schema(record):
@@ -443,12 +447,12 @@ def paths(schema, at=()):
 
 
 def resolved(schema):
-    whole = json.loads(records.SCHEMA.read_text())
+    whole = json.loads(writing.SCHEMA.read_text())
     name = schema.get("$ref", "").rpartition("/")[2]
     return whole["$defs"][name] if name else schema
 
 
-REQUIRED = list(paths(json.loads(records.SCHEMA.read_text())))
+REQUIRED = list(paths(json.loads(writing.SCHEMA.read_text())))
 
 
 def without(data, path):
@@ -503,7 +507,7 @@ def test_a_record_says_who_could_not_run(record):
 
 def test_a_record_is_written_and_read_unchanged(record, tmp_path):
     path = tmp_path / "new" / "here-1.json"
-    records.write(record.data, path)
+    writing.write(record.data, path)
     assert benchmark.read(path) == record
     lines = path.read_text().splitlines()
     assert sum('"largest_error"' in line for line in lines) == len(record.results)
@@ -512,8 +516,8 @@ def test_a_record_is_written_and_read_unchanged(record, tmp_path):
 
 def test_a_run_that_was_interrupted_is_continued(record, tmp_path, monkeypatch):
     path = tmp_path / "here-1.json"
-    monkeypatch.setattr(records, "provenance", lambda *device: record.provenance)
-    records.write(record.data | {"cases": record.data["cases"][:1]}, path)
+    monkeypatch.setattr(writing, "provenance", lambda *device: record.provenance)
+    writing.write(record.data | {"cases": record.data["cases"][:1]}, path)
     plans = [Plan(case, ("length",), ("tiled",)) for case in SMALL[:2]]
     data = __main__.run(plans, "quick", QUICK, out=path, say=str)
     assert len(data["cases"]) == 2
@@ -521,9 +525,98 @@ def test_a_run_that_was_interrupted_is_continued(record, tmp_path, monkeypatch):
     assert benchmark.read(path).data == data
     other = copy.deepcopy(data)
     other["provenance"]["revision"] = "0" * 40
-    records.write(other, path)
+    writing.write(other, path)
     with pytest.raises(SystemExit, match="another machine or revision"):
         __main__.run(plans, "quick", QUICK, out=path, say=str)
+
+
+def test_a_run_that_is_killed_while_it_writes_leaves_the_record(
+    record, tmp_path, monkeypatch
+):
+    path = tmp_path / "here-1.json"
+    writing.write(record.data, path)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        writing.write(record.data | {"suite": float("nan")}, path)
+    monkeypatch.setattr(writing.os, "fsync", lambda file: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        writing.write(record.data | {"cases": []}, path)
+    assert benchmark.read(path) == record
+
+
+def test_two_runs_do_not_write_one_record(tmp_path, capsys):
+    path = tmp_path / "here-1.json"
+    command = ["run", "--suite", "quick", "--out", str(path)]
+    with writing.alone(path), pytest.raises(SystemExit, match="holds .*here-1.lock"):
+        __main__.main(command)
+    with writing.alone(path):
+        pass
+
+
+def test_a_record_that_cannot_be_written_is_said_before_it_is_measured(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match="file"):
+        __main__.main(["run", "--out", str(tmp_path / "file" / "here-1.json")])
+
+
+def spoilt(record, text):
+    """The text of a record in which the first median is something else."""
+    found = re.compile(r'"median": [\d.e-]+')
+    return found.sub(f'"median": {text}', json.dumps(record.data), count=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (lambda record: json.dumps(record.data)[:-40], "no whole JSON file"),
+        (lambda record: "", "no whole JSON file"),
+        (lambda record: "\udcff", "no whole JSON file"),
+        (lambda record: "[1, 2]", "names no schema"),
+        (lambda record: '{"runs": []}', "names no schema"),
+        (lambda record: '{"schema": 1}', "no 'cases'"),
+        (lambda record: '{"schema": 1, "cases": 7}', "not iterable"),
+        (
+            lambda record: json.dumps(record.data | {"schema": 99}),
+            "has schema 99; this",
+        ),
+        (lambda record: json.dumps(record.data | {"provenance": {}}), "no 'clock'"),
+        (lambda record: spoilt(record, "NaN"), "NaN is no number"),
+        (lambda record: spoilt(record, "-Infinity"), "-Infinity is no number"),
+    ],
+)
+def test_what_is_no_record_is_refused_in_one_line(record, tmp_path, text, message):
+    path = tmp_path / "odd-1.json"
+    path.write_bytes(text(record).encode("utf-8", "surrogateescape"))
+    for command in (["show", str(path)], ["compare", str(path), str(path)]):
+        with pytest.raises(SystemExit) as stopped:
+            __main__.main(command)
+        said = str(stopped.value)
+        assert "odd-1.json" in said and message in said and "\n" not in said
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, "1", None])
+def test_seconds_are_positive_numbers(record, tmp_path, seconds):
+    data = copy.deepcopy(record.data)
+    kinds = data["cases"][0]["results"][0]["seconds"]
+    kinds[record.clock]["median"] = seconds
+    path = tmp_path / "odd-1.json"
+    path.write_text(json.dumps(data))
+    with pytest.raises(ValueError, match="odd-1"):
+        benchmark.read(path)
+
+
+def test_a_folder_is_no_record(tmp_path):
+    with pytest.raises(SystemExit, match="is neither a file nor a device"):
+        __main__.main(["show", str(tmp_path / "none.json")])
+    with pytest.raises(SystemExit, match="is a folder, not a record"):
+        __main__.main(["show", str(tmp_path)])
+
+
+@pytest.mark.parametrize("option", ["--rounds", "--least", "--threads"])
+@pytest.mark.parametrize("value", ["0", "-1", "two"])
+def test_nothing_is_counted_below_one(option, value, capsys):
+    with pytest.raises(SystemExit):
+        __main__.main(["run", f"{option}={value}"])
+    assert f"invalid count value: '{value}'" in capsys.readouterr().err
 
 
 # Several runs
@@ -567,12 +660,12 @@ def invented(name, factor=1.0, times=None):
         "schema": 1,
         "suite": "full",
         "settings": dataclasses.asdict(QUICK),
-        "provenance": records.provenance("cpu", "processor"),
+        "provenance": writing.provenance("cpu", "processor"),
         "ceilings": {"float32": limit, "bfloat16": limit},
         "cases": entries,
     }
     benchmark.validate(data)
-    return records.Record(name, data)
+    return benchmark.Record(name, data)
 
 
 def same(seconds):
@@ -642,9 +735,9 @@ def test_the_source_names_device_software_revision_and_date():
 
 
 def test_records_are_found_by_device(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "FOLDERS", (tmp_path / "no", tmp_path / "yes"))
+    monkeypatch.setattr(reading, "FOLDERS", (tmp_path / "no", tmp_path / "yes"))
     for name in ("x-1", "x-2", "x-y-1"):
-        records.write(RUNS[0].data, tmp_path / "yes" / f"{name}.json")
+        writing.write(RUNS[0].data, tmp_path / "yes" / f"{name}.json")
     assert benchmark.devices() == ["x", "x-y"]
     assert [run.name for run in benchmark.load("x")] == ["x-1", "x-2"]
     assert benchmark.load("z") == []
@@ -685,7 +778,7 @@ def test_the_page_shows_the_runs_and_the_schema_as_they_are():
     text = benchmark_page.PAGE.read_text(encoding="utf-8")
     assert benchmark_page.page(text) == text, "run 'make index'"
     included = re.search(r"literalinclude\} (\S+)", text)[1]
-    assert (benchmark_page.PAGE.parent / included).resolve() == records.SCHEMA
+    assert (benchmark_page.PAGE.parent / included).resolve() == writing.SCHEMA
     for name in benchmark.devices():
         for run in benchmark.load(name):
             assert f"| `{run.name}` | " in text
@@ -735,6 +828,86 @@ def test_the_quick_suite_from_end_to_end(few, tmp_path, monkeypatch, capsys):
     assert shown.splitlines()[-3:] == printed.rstrip().splitlines()[-5:-2]
     __main__.main(["compare", str(path), str(path)])
     assert "tiled: median 1.00x in 1 cases" in capsys.readouterr().out
+
+
+# Two revisions
+
+TINY = [
+    Case("local", 64, 4, heads=1, d=8),
+    Case("blocks", 64, 8, causal=True, backward=True, heads=1, d=8),
+]
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A repository whose one revision holds the package as it is now."""
+    here = tmp_path / "clone"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "attn_tutorial", here / "attn_tutorial", ignore=ignored)
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "gc.auto=0"]
+    for command in (["init"], ["add", "."], [*identity, "commit", "-m", "now"]):
+        subprocess.run(["git", *command], cwd=here, check=True, capture_output=True)
+    monkeypatch.setattr(revisions, "ROOT", here)
+    return here
+
+
+def worktrees(here):
+    command = ["git", "worktree", "list"]
+    done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_two_revisions_are_timed_in_turn(clone, monkeypatch, capsys):
+    monkeypatch.setattr(revisions, "GRID", TINY)
+    monkeypatch.setattr(revisions, "LEAST", 1e-4)
+    with pytest.raises(SystemExit) as stopped:
+        __main__.main(["compare", "--base", "HEAD"])
+    head, *lines, last = capsys.readouterr().out.splitlines()
+    assert head.split() == "case here base ratio peak here peak base".split()
+    assert len(lines) == len(TINY)
+    for case, text in zip(TINY, lines, strict=True):
+        form = (
+            r" +[\d.]+ ms +[\d.]+ ms  [\d.]+ \([\d.]+ to [\d.]+\) +[\d.]+ MB +[\d.]+ MB"
+        )
+        assert re.fullmatch(re.escape(str(case)) + form + "(  slower)?", text)
+    slower = sum("slower" in text for text in lines)
+    assert last == f"{slower} of 2 cases slower than 1.05 times HEAD."
+    assert stopped.value.code == (1 if slower else 0)
+    assert len(worktrees(clone)) == 1, "the temporary worktree is gone"
+
+
+def test_each_revision_runs_its_own_code(clone):
+    source = clone / "attn_tutorial/local.py"
+    source.write_text(source.read_text() + "\nraise RuntimeError('here')\n")
+    with pytest.raises(ChildProcessError, match="a checkout failed"):
+        revisions.compare("HEAD", TINY, say=str)
+    assert len(worktrees(clone)) == 1
+    with revisions.checkout("HEAD") as base, revisions.Worker(base) as worker:
+        assert worker.ask(TINY[0], 1) > 0
+        assert worker.ask(TINY[0], 0) is None or worker.ask(TINY[0], 0) >= 0
+
+
+@pytest.mark.parametrize(
+    ("here", "slower"), [([1.0] * 7, False), ([1.04] * 7, False), ([1.06] * 7, True)]
+)
+def test_a_case_is_slower_by_its_median_ratio(here, slower):
+    noise = [1.0, 5.0, 0.1, 1.0, 2.0, 1.0, 1.0]  # hits both sides of a round
+    here = [a * b for a, b in zip(here, noise, strict=True)]
+    here[0] *= 9  # one round does not count
+    change = revisions.Change(TINY[0], here, noise)
+    assert change.slower == slower
+    assert ("slower" in revisions.line(change)) == slower
+
+
+def test_what_cannot_be_compared_is_said_in_one_line(clone):
+    for arguments, message in (
+        (["--base", "no-such-revision"], "no-such-revision"),
+        (["--base", "HEAD", "--rounds", "3"], "rounds must be at least 7, got 3"),
+        (["cpu"], "takes two records, or --base"),
+        (["cpu", "cpu", "--base", "HEAD"], "takes two records, or --base"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            __main__.main(["compare", *arguments])
 
 
 def test_show_of_what_is_not_there_says_what_is():

@@ -152,12 +152,18 @@ def test_a_result_that_is_no_number_is_refused_and_leaves_the_record(tmp_path):
 
 
 def test_only_one_process_writes_a_record(tmp_path):
-    pytest.importorskip("fcntl")
     with Record("toy", "What then?", tmp_path):
         with pytest.raises(BlockingIOError, match="another process holds .*toy.lock"):
             Record("toy", "What then?", tmp_path).__enter__()
     with Record("toy", "What then?", tmp_path):
         pass
+
+
+@pytest.mark.parametrize("option", ["--seeds", "--workers"])
+def test_nothing_is_counted_below_one(option, capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "latch", option, "0"])
+    assert "invalid count value: '0'" in capsys.readouterr().err
 
 
 def test_runs_are_selected_and_summarised():
@@ -251,12 +257,11 @@ def test_what_is_recorded_is_not_trained_again(tmp_path):
 
 
 def test_progress_is_shown_unless_it_is_not_wanted(tmp_path, capsys):
-    run_experiment(toy(), seeds=1, folder=tmp_path)
-    shown = capsys.readouterr()
-    assert "toy [###############...............] 1/2" in shown.err
-    assert "toy [##############################] 2/2, 0 s left" in shown.err
-    run_experiment(toy(), seeds=2, folder=tmp_path, progress=False)
-    assert capsys.readouterr() == ("", "") and shown.out == ""
+    run_experiment(toy(), seeds=2, folder=tmp_path)
+    shown = capsys.readouterr().err
+    assert "toy: 100%" in shown and "4/4" in shown
+    run_experiment(toy(), seeds=3, folder=tmp_path, progress=False)
+    assert capsys.readouterr().err == ""
 
 
 def test_an_error_keeps_the_runs_before_it(tmp_path):

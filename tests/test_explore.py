@@ -7,7 +7,8 @@ import numpy
 import pytest
 import torch
 
-from attn_tutorial.pictures import explore, frames
+from attn_tutorial.pictures import explore
+from attn_tutorial.pictures.style import KEPT, LEVELS, WASTED
 
 
 def band(n, window):
@@ -33,7 +34,7 @@ def drawn_cells(frame, ink):
 
 
 SVG_FRAMES = [
-    explore.heatmap([[0.0, 1.0], [0.5, 0.25]], alt="A & B", title="<two> by two"),
+    explore.shades([[0.0, 1.0], [0.5, 0.25]], alt="A & B", title="<two> by two"),
     explore.mask(band(5, 1), alt="A & B", title="<five>"),
     explore.chart({"a<b": ([1, 2, 3], [1, 4, 9])}, alt="A & B", mark=(2, 4, "<2>")),
 ]
@@ -58,7 +59,7 @@ def test_text_stays_legible_on_a_phone(frame):
 def test_mask_draws_and_counts_each_kept_pair(n, window):
     frame = explore.mask(band(n, window), alt="band")
     kept = int(band(n, window).sum())
-    assert drawn_cells(frame, frames.KEPT) == kept
+    assert drawn_cells(frame, KEPT) == kept
     assert f"{kept:,} of {n * n:,} pairs kept" in frame
 
 
@@ -66,8 +67,8 @@ def test_mask_draws_wasted_pairs_in_another_colour():
     i = torch.arange(12) // 4
     blocks = (i[:, None] - i).abs() <= 1
     frame = explore.mask(band(12, 2), computed=blocks, alt="tiles")
-    assert drawn_cells(frame, frames.KEPT) == int(band(12, 2).sum())
-    assert drawn_cells(frame, frames.WASTED) == int((blocks & ~band(12, 2)).sum())
+    assert drawn_cells(frame, KEPT) == int(band(12, 2).sum())
+    assert drawn_cells(frame, WASTED) == int((blocks & ~band(12, 2)).sum())
     assert f"{int(blocks.sum())} of 144 pairs computed" in frame
 
 
@@ -79,18 +80,18 @@ def test_mask_says_the_keys_of_a_row():
 
 def test_heatmap_uses_sixteen_shades_and_clips():
     shades = [[k / 15 for k in range(16)]]
-    frame = explore.heatmap(shades, alt="ramp", scale=False)
+    frame = explore.shades(shades, alt="ramp", scale=False)
     inks = re.findall(r'<path fill="(#\w+)"', frame)
-    assert inks == list(frames.LEVELS)
-    clipped = explore.heatmap([[-5.0, 7.0]], alt="clipped", scale=False)
+    assert inks == LEVELS
+    clipped = explore.shades([[-5.0, 7.0]], alt="clipped", scale=False)
     inks = re.findall(r'<path fill="(#\w+)"', clipped)
-    assert inks == [frames.LEVELS[0], frames.LEVELS[-1]]
+    assert inks == [LEVELS[0], LEVELS[-1]]
 
 
 def test_tensor_array_and_list_give_the_same_picture():
     matrix = torch.linspace(0, 1, 12).reshape(3, 4)
     kinds = (matrix, matrix.numpy(), matrix.tolist(), matrix.double().requires_grad_())
-    assert len({str(explore.heatmap(m, alt="same")) for m in kinds}) == 1
+    assert len({str(explore.shades(m, alt="same")) for m in kinds}) == 1
     keep = band(4, 1)
     kinds = (keep, keep.numpy(), keep.tolist(), keep.int())
     assert len({str(explore.mask(m, alt="same")) for m in kinds}) == 1
@@ -98,31 +99,48 @@ def test_tensor_array_and_list_give_the_same_picture():
 
 def test_last_bits_of_a_number_do_not_change_a_heatmap():
     matrix = torch.tensor([[0.5, 0.1, 1 / 3], [0.7, 0.3, 0.9]], dtype=torch.float64)
-    frame = explore.heatmap(matrix, alt="x")
-    assert str(explore.heatmap(matrix + 1e-9, alt="x")) == str(frame)
-    assert str(explore.heatmap(matrix - 1e-9, alt="x")) == str(frame)
+    frame = explore.shades(matrix, alt="x")
+    assert str(explore.shades(matrix + 1e-9, alt="x")) == str(frame)
+    assert str(explore.shades(matrix - 1e-9, alt="x")) == str(frame)
 
 
 def test_names_of_rows_and_columns_are_written():
-    frame = explore.heatmap(
+    frame = explore.shades(
         [[0, 1], [1, 0]], alt="x", rows=["cat", "sat"], cols=["<s>", "mat"]
     )
     words = [t.text for t in parse(frame).iter("{http://www.w3.org/2000/svg}text")]
     assert {"cat", "sat", "<s>", "mat"} <= set(words)
 
 
+NAN, INF = float("nan"), float("inf")
+LINE = {"a": ([1, 2], [1, 2])}
+
+
 @pytest.mark.parametrize(
     "draw, message",
     [
-        (lambda: explore.heatmap([[1], [1, 2]], alt="x"), "same length"),
-        (lambda: explore.heatmap([1, 2], alt="x"), "matrix"),
-        (lambda: explore.heatmap(torch.zeros(2, 2, 2), alt="x"), "2 dimensions"),
-        (lambda: explore.heatmap([[1]], alt="x", vmin=1, vmax=1), "vmin=1"),
-        (lambda: explore.heatmap([[1]], alt="x", rows="ab"), "rows has 2 names"),
+        (lambda: explore.shades([[1], [1, 2]], alt="x"), "same length"),
+        (lambda: explore.shades([1, 2], alt="x"), "matrix"),
+        (lambda: explore.shades(torch.zeros(2, 2, 2), alt="x"), "2 dimensions"),
+        (
+            lambda: explore.shades([[1]], alt="x", vmin=1, vmax=1),
+            "vmin, vmax must be finite",
+        ),
+        (lambda: explore.shades([[1]], alt="x", rows="ab"), "rows has 2 names"),
         (lambda: explore.mask([[1]], alt="x", computed=[[1, 1]]), "shape of keep"),
         (lambda: explore.chart({}, alt="x"), "at least one point"),
         (lambda: explore.chart({"a": ([1], [1, 2])}, alt="x"), "1 x and 2 y"),
         (lambda: explore.chart({"a": ([0], [1])}, alt="x", logx=True), "positive"),
+        (lambda: explore.shades([[1, NAN]], alt="x"), "matrix must be finite, got nan"),
+        (lambda: explore.shades([[-INF]], alt="x"), "matrix must be finite, got -inf"),
+        (lambda: explore.shades([[1]], alt="x", vmin=NAN), "vmin, vmax must be"),
+        (lambda: explore.shades([[1]], alt="x", vmin=1, vmax=0), "got 1, 0"),
+        (lambda: explore.chart({"a": ([1], [INF])}, alt="x"), "'a' must be finite"),
+        (lambda: explore.chart({"a": ([NAN], [1])}, alt="x"), "'a' must be finite"),
+        (lambda: explore.chart(LINE, alt="x", xlim=(2, 0)), "xlim must be .* 2, 0"),
+        (lambda: explore.chart(LINE, alt="x", ylim=(0, INF)), "ylim must be finite"),
+        (lambda: explore.chart(LINE, alt="x", mark=(1, NAN)), "mark must be finite"),
+        (lambda: explore.chart(LINE, alt="x", mark=INF), "mark must be finite"),
         (lambda: explore.table(["a"], [[1, 2]]), "needs 1 cells"),
         (lambda: explore.beside(), "at least one frame"),
     ],
@@ -130,6 +148,23 @@ def test_names_of_rows_and_columns_are_written():
 def test_wrong_input_is_named(draw, message):
     with pytest.raises(ValueError, match=message):
         draw()
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        torch.tensor([[0.0, -INF], [0.0, 0.0]]),
+        numpy.array([[0.0, -INF], [0.0, 0.0]]),
+        [[0.0, -10000.0], [0.0, 0.0]],
+        [[0, -1], [0, 0]],
+        torch.eye(2),
+    ],
+)
+@pytest.mark.parametrize("name", ["keep", "computed"])
+def test_a_mask_that_is_added_to_scores_is_refused(name, added):
+    masks = {"keep": torch.ones(2, 2, dtype=torch.bool)} | {name: added}
+    with pytest.raises(TypeError, match=f"{name} must be bool"):
+        explore.mask(**masks, alt="x")
 
 
 def test_chart_places_points_on_its_scales():
@@ -238,7 +273,7 @@ def test_explorer_without_values_is_refused(options, message):
 
 def test_live_calls_back_and_says_one_sentence():
     pytest.importorskip("ipywidgets")
-    live = explore.live(lambda text, w: f"<p>{text} {w}</p>", text="hello", w=(1, 9))
+    live = explore.live(lambda text, w: f"{text} {w}", text="hello", w=(1, 9))
     sentence = "Live controls (text, w): run this cell in Jupyter or Colab to use them."
     assert repr(live) == sentence
     bundle = live._repr_mimebundle_()
@@ -246,7 +281,15 @@ def test_live_calls_back_and_says_one_sentence():
     assert "application/vnd.jupyter.widget-view+json" in bundle
     live.controls["w"].value = 7
     live.controls["text"].value = "bye"
-    assert live.widget.children[-1].value == "<p>bye 7</p>"
+    assert ">bye 7</p>" in live.widget.children[-1].value
+
+
+def test_live_shows_plain_text_as_it_is():
+    pytest.importorskip("ipywidgets")
+    live = explore.live(lambda text: f"read: {text}", text="<img src=x onerror=f()>")
+    shown = live.widget.children[-1].value
+    assert "read: &lt;img src=x onerror=f()&gt;" in shown
+    assert "<img" not in shown
 
 
 def test_live_shows_pictures_frames_and_errors():

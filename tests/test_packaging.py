@@ -269,7 +269,7 @@ def test_an_installed_package_reads_the_records(tmp_path):
     code = (
         "from attn_tutorial import benchmark\n"
         "print(benchmark.__file__, benchmark.devices(), len(benchmark.load('cpu')))\n"
-        "print(benchmark.records.SCHEMA.exists())"
+        "print(benchmark.record.SCHEMA.exists())"
     )
     command = [sys.executable, "-W", "ignore", "-c", code]
     env = os.environ | {"PYTHONPATH": str(target)}

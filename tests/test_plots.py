@@ -1,5 +1,6 @@
 """Figures: described, sharp, free of pyplot and of the reader's settings."""
 
+import re
 import struct
 import subprocess
 import sys
@@ -109,6 +110,52 @@ def test_reader_settings_do_not_change_the_picture():
     plain = MAKERS["bars"]()._repr_png_()[0]
     with matplotlib.rc_context({"figure.facecolor": "red", "font.size": 30}):
         assert MAKERS["bars"]()._repr_png_()[0] == plain
+
+
+def test_reader_font_writes_the_tokens_of_a_heatmap():
+    with matplotlib.rc_context({"font.family": ["DejaVu Serif"]}):
+        figure = MAKERS["heatmap"]()
+        figure._repr_png_()
+        plain = MAKERS["bars"]()
+        serif = figure._repr_png_()[0]
+    (axes, _) = figure.axes
+    for token in [*axes.get_xticklabels(), *axes.get_yticklabels()]:
+        assert token.get_fontfamily()[0] == "DejaVu Serif"
+    assert axes.xaxis.label.get_fontfamily()[0] == "DejaVu Sans"
+    assert "DejaVu Serif" in plain.axes[0].title.get_fontfamily(), "for letters we lack"
+    assert serif != MAKERS["heatmap"]()._repr_png_()[0]
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    "matrix, ends, message",
+    [
+        ([[0, NAN]], {}, "matrix must be finite, got nan at [0, 1]"),
+        ([[-INF]], {}, "matrix must be finite, got -inf at [0, 0]"),
+        ([[0, 1]], {"vmin": 1, "vmax": 0}, "vmin, vmax must be finite"),
+        ([[0, 1]], {"vmin": 1, "vmax": 1}, "vmin, vmax must be finite"),
+        ([[0, 1]], {"vmax": NAN}, "vmin, vmax must be finite"),
+        ([[0, 1]], {"vmin": 2}, "vmin=2, vmax=None leave out all of matrix, 0 to 1"),
+        ([0, 1], {}, "matrix must be a matrix"),
+    ],
+)
+def test_a_heatmap_of_what_has_no_shade_is_refused(matrix, ends, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        plots.heatmap(matrix, title="t", alt="alt", **ends)
+
+
+def test_a_heatmap_may_fix_one_end():
+    plots.heatmap([[0.0, 0.0]], title="t", alt="alt", vmin=0)._repr_png_()
+
+
+def test_a_mask_that_is_added_to_scores_is_refused():
+    added = torch.zeros(3, 3).masked_fill(~band(3, 1), -INF)
+    with pytest.raises(TypeError, match="band must be bool"):
+        plots.masks({"band": added}, title="t", alt="alt")
+    with pytest.raises(TypeError, match="keep must be bool"):
+        plots.tile(added, (0, 1), (0, 2), title="t", alt="alt")
 
 
 def test_no_pyplot_is_imported():

@@ -4,17 +4,18 @@
     python -m attn_tutorial.benchmark run --out FILE         the full suite, recorded
     python -m attn_tutorial.benchmark show cpu               tables, ratios, findings
     python -m attn_tutorial.benchmark compare A B            two records or devices
+    python -m attn_tutorial.benchmark compare --base main    this code and a revision
 
 All contenders of a case run in turn, in random order, round after round, so that what
 else the computer does hits all of them alike. Each result is compared with a float64
 reference on some rows before anything is timed. A contender that cannot run is
 recorded with the reason. Trust the ratios within a case more than the seconds.
 
-`load("cpu")` reads the recorded runs of a device (module `records`).
+`load("cpu")` reads the recorded runs of a device.
 """
 
 from attn_tutorial.benchmark.cases import SWEEPS, Case, Plan, suite
-from attn_tutorial.benchmark.records import (
+from attn_tutorial.benchmark.load import (
     Record,
     Records,
     Result,
@@ -22,8 +23,8 @@ from attn_tutorial.benchmark.records import (
     devices,
     load,
     read,
-    validate,
 )
+from attn_tutorial.benchmark.record import validate
 from attn_tutorial.benchmark.report import compare, findings, limits, show, table
 
 __all__ = [

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from attn_tutorial.benchmark.cases import Case
-from attn_tutorial.benchmark.records import Records
+from attn_tutorial.benchmark.load import Records
 from attn_tutorial.pictures import plots
 
 __all__ = ["NAMES", "against", "overlay", "roofline", "signed"]

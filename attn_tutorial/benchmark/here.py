@@ -8,7 +8,8 @@ import torch
 
 from attn_tutorial.benchmark import clocks, measure
 from attn_tutorial.benchmark.cases import Plan
-from attn_tutorial.benchmark.records import Record, Records, provenance
+from attn_tutorial.benchmark.load import Record, Records
+from attn_tutorial.benchmark.record import provenance
 
 __all__ = ["here"]
 

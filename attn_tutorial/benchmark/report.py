@@ -6,12 +6,11 @@ import statistics
 from collections.abc import Callable, Iterator
 
 from attn_tutorial.benchmark.cases import Case
-from attn_tutorial.benchmark.records import Records, Spread
+from attn_tutorial.benchmark.load import Records, Spread
 
 __all__ = ["compare", "findings", "limits", "show", "table"]
 
 OURS = "tiled"
-PEERS = ("local-attention", "longformer chunks", "flash-attn", "xformers", "natten")
 
 
 def show(records: Records, tables: bool = True) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from attn_tutorial.checks import check_count
 from attn_tutorial.experiments.records import FOLDER, Runs, load
 from attn_tutorial.experiments.registry import EXPERIMENTS
 from attn_tutorial.experiments.runner import run_experiment
@@ -28,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nStopped. The same command goes on from here.", file=sys.stderr)
         return 130
+    except BlockingIOError as reason:
+        print(reason, file=sys.stderr)
+        return 1
 
 
 def list_experiments(options: argparse.Namespace) -> int:
@@ -108,21 +112,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def count(text: str) -> int:
+    """A number of things, at least one."""
+    return check_count("count", int(text), least=1)
+
+
 def _add_options(
     parser: argparse.ArgumentParser, *, names: bool, training: bool
 ) -> None:
     choices = [*EXPERIMENTS, "all"]
     if names:
-        count = {"nargs": "+"} if training else {"nargs": "*", "default": "all"}
-        parser.add_argument("names", choices=choices, **count)
+        many = {"nargs": "+"} if training else {"nargs": "*", "default": "all"}
+        parser.add_argument("names", choices=choices, **many)
     parser.add_argument("--quick", action="store_true", help="the small set")
     parser.add_argument("--folder", type=Path, help="where the records are")
     if names and not training:
         parser.add_argument("--figures", type=Path, help="folder for the figures")
     if training:
         cuda = "cuda" if torch.cuda.is_available() else "cpu"
-        parser.add_argument("--seeds", type=int, default=3, help="seeds of a setting")
-        parser.add_argument("--workers", type=int, default=1, help="processes")
+        parser.add_argument("--seeds", type=count, default=3, help="seeds of a setting")
+        parser.add_argument("--workers", type=count, default=1, help="processes")
         parser.add_argument("--device", choices=("cpu", "cuda"), default=cuda)
 
 

@@ -6,26 +6,20 @@ that a killed experiment knows what is left to do, and nothing is trained twice.
 
 from __future__ import annotations
 
-import datetime
+import contextlib
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 
-from attn_tutorial.benchmark.records import git_revision
-
-try:
-    import fcntl
-except ImportError:  # Windows: nothing stops two writers there
-    fcntl = None
+from attn_tutorial.benchmark.record import alone, replace
+from attn_tutorial.provenance import software, utc
 
 __all__ = [
     "FOLDER",
@@ -189,10 +183,11 @@ class Record:
         self.path = record_path(name, folder)
 
     def __enter__(self) -> Record:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(self.path.with_suffix(".lock"))
-        exists = self.path.exists()
-        self.runs = list(load(self.name, self.path.parent)) if exists else []
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(alone(self.path))
+            exists = self.path.exists()
+            self.runs = list(load(self.name, self.path.parent)) if exists else []
+            self._held = stack.pop_all()
         self._done = {run.identity for run in self.runs}
         return self
 
@@ -202,7 +197,7 @@ class Record:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._lock.close()  # the file stays: removing it could free a lock of others
+        self._held.close()
 
     def has(self, setting: Setting, seed: int) -> bool:
         """Whether this run is recorded."""
@@ -214,7 +209,7 @@ class Record:
             raise ValueError(f"run is already recorded: {run.identity}")
         self.runs.append(run)
         self._done.add(run.identity)
-        _replace(self.path, self._text())
+        replace(self.path, self._text())
 
     def _text(self) -> str:
         """One run a line, so that a new run changes one line."""
@@ -222,28 +217,6 @@ class Record:
         start = json.dumps({**head, "question": self.question}, indent=0)[:-2]
         runs = [json.dumps(asdict(run), allow_nan=False) for run in self.runs]
         return f'{start},\n"runs": [\n' + ",\n".join(runs) + "\n]\n}\n"
-
-
-def _locked(path: Path) -> TextIO:
-    """Open a file that only one process holds; the system frees it if that one dies."""
-    file = path.open("w")
-    try:
-        if fcntl:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise BlockingIOError(f"another process holds {path}") from None
-    return file
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file so that a crash leaves the old one or the new one."""
-    draft = path.with_suffix(".draft")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 def provenance(device: torch.device, started: float, cpu_started: float) -> dict:
@@ -254,17 +227,11 @@ def provenance(device: torch.device, started: float, cpu_started: float) -> dict
         started: ``time.time()`` at its start.
         cpu_started: ``time.process_time()`` at its start.
     """
-    revision, dirty = git_revision()
     cuda = device.type == "cuda"
-    began = datetime.datetime.fromtimestamp(started, datetime.UTC)
     return {
-        "started": began.isoformat(timespec="seconds"),
+        "started": utc(started),
         "seconds": round(time.time() - started, 2),
         "cpu_seconds": round(time.process_time() - cpu_started, 2),
         "device": torch.cuda.get_device_name(device) if cuda else "cpu",
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "revision": revision,
-        "dirty": dirty,
+        **software(),
     }

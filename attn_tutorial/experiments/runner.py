@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -135,10 +134,9 @@ def run_experiment(
     perform = functools.partial(_perform, experiment.train, device)
     with Record(experiment.name, experiment.question, folder) as record:
         while jobs := pending(experiment, record, quick=quick, seeds=seeds):
-            bar = _Bar(experiment.name, len(jobs))
-            for run in _results(perform, jobs, workers):
+            runs = _results(perform, jobs, workers)
+            for run in _shown(runs, experiment.name, len(jobs)) if progress else runs:
                 record.add(run)
-                bar.advance(show=progress)
         return Runs(record.runs)
 
 
@@ -174,36 +172,8 @@ def _results(
             pool.shutdown(cancel_futures=True)
 
 
-class _Bar:
-    """A progress bar on standard error; one line a run where that is no terminal."""
+def _shown(runs: Iterable[Run], name: str, count: int) -> Iterable[Run]:
+    """Pass runs on and draw a progress bar on standard error."""
+    from tqdm import tqdm
 
-    def __init__(self, name: str, total: int) -> None:
-        self.name, self.total, self.done = name, total, 0
-        self.started = time.time()
-
-    def advance(self, *, show: bool) -> None:
-        """Count a finished run, and draw the bar if it is wanted."""
-        self.done += 1
-        if not show:
-            return
-        left = (time.time() - self.started) / self.done * (self.total - self.done)
-        filled = 30 * self.done // self.total
-        bar = "#" * filled + "." * (30 - filled)
-        text = f"{self.name} [{bar}] {self.done}/{self.total}, {_duration(left)} left"
-        terminal = sys.stderr.isatty()
-        end = "\n" if not terminal or self.done == self.total else "\r"
-        print(text.ljust(79), end=end, file=sys.stderr, flush=True)
-
-
-def _duration(seconds: float) -> str:
-    """Write a time to two units.
-
-    Example:
-        >>> _duration(75), _duration(7500)
-        ('1 min 15 s', '2 h 5 min')
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return tqdm(runs, desc=name, total=count, unit="run")

@@ -28,7 +28,6 @@ from attn_tutorial.checks import check_count, check_radius
 from attn_tutorial.dense import attention
 from attn_tutorial.local import local_attention
 from attn_tutorial.patterns import Pattern
-from attn_tutorial.tiled import layout
 
 __all__ = [
     "Examination",
@@ -223,16 +222,7 @@ def _fused_flops(
     return 2 * math.prod(q[:-1]) * k[-2] * (q[-1] + v[-1])
 
 
-def _tiled_flops(q, k, v, padding, kinds, pattern, first, *_, **__) -> int:
-    """Both products of every slab of the tiled routine."""
-    queries, keys = (torch.empty(shape, device="meta") for shape in (q, k))
-    slabs = layout(queries, keys, kinds, pattern, first)
-    pairs = sum(slab.count * slab.rows * slab.keys for slab in slabs)
-    return 2 * (q[-1] + v[-1]) * q[0] * q[1] * pairs
-
-
 _FUSED = {
-    torch.ops.attn_tutorial.tiled: _tiled_flops,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _fused_flops,
 }
 

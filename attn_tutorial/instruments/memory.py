@@ -12,8 +12,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from attn_tutorial.tiled import backward_pass, forward_pass
-
 __all__ = ["Allocations", "LiveMemory", "Traffic", "saved_bytes"]
 
 
@@ -75,7 +73,7 @@ class Allocations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         """Run the operation, then count those results that share no memory with it."""
-        result = _run(self, func, args, kwargs)
+        result = func(*args, **(kwargs or {}))
         for storage in _new_storages(result, (args, kwargs)):
             self.by_operation[func.overloadpacket.__name__] += storage.nbytes()
             self.largest = max(self.largest, storage.nbytes())
@@ -110,7 +108,7 @@ class LiveMemory(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         """Run the operation, then watch the storages that it created."""
-        result = _run(self, func, args, kwargs)
+        result = func(*args, **(kwargs or {}))
         for storage in _new_storages(result, (args, kwargs)):
             if storage._cdata not in self._known:
                 self._watch(storage)
@@ -153,7 +151,7 @@ class Traffic(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         """Run the operation, then count its inputs and results."""
-        result = _run(self, func, args, kwargs)
+        result = func(*args, **(kwargs or {}))
         writes = func._schema.is_mutable or _new_storages(result, (args, kwargs))
         if writes and "empty" not in func.overloadpacket.__name__:
             tensors = _tensors((args, kwargs, result))
@@ -161,15 +159,6 @@ class Traffic(TorchDispatchMode):
             self.operations += moved > 0
             self.bytes += moved
         return result
-
-
-def _run(mode: TorchDispatchMode, func: Any, args: tuple, kwargs: dict | None) -> Any:
-    """Run an operation; of the package's own operators, what they are made of."""
-    inside = {"tiled": forward_pass, "tiled_gradients": backward_pass}
-    if func.namespace != "attn_tutorial":
-        return func(*args, **(kwargs or {}))
-    with mode:
-        return inside[func.overloadpacket.__name__](*args, **(kwargs or {}))
 
 
 def _tensors(tree: Any) -> list[Tensor]:

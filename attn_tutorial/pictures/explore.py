@@ -17,15 +17,16 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from attn_tutorial.pictures.frames import (
-    STYLE,
     Frame,
     beside,
     caption,
     chart,
-    heatmap,
     mask,
+    shades,
     table,
 )
+from attn_tutorial.pictures.style import COLORS
+from attn_tutorial.pictures.svg import CSS
 
 __all__ = [
     "Explorer",
@@ -35,13 +36,13 @@ __all__ = [
     "caption",
     "chart",
     "explorer",
-    "heatmap",
     "live",
     "mask",
+    "shades",
     "table",
 ]
 
-_STYLE = STYLE + (
+_CSS = CSS + (
     ".attn-x{position:relative;border:1px solid rgba(128,128,128,.45);"
     "border-radius:8px;padding:.8em 1em;margin:.6em 0;max-width:46em;"
     "box-sizing:border-box}"
@@ -49,7 +50,7 @@ _STYLE = STYLE + (
     ".attn-x label{display:flex;gap:.8em;align-items:center;margin:.25em 0}"
     ".attn-x label span{min-width:5.5em}"
     ".attn-x input{flex:1;min-width:6em;min-height:28px;margin:0;cursor:pointer;"
-    "accent-color:#0072b2}"
+    f"accent-color:{COLORS['blue']}}}"
     ".attn-x output{min-width:3.5em;font-weight:600;font-variant-numeric:tabular-nums}"
     ".attn-x button{min-height:28px;padding:0 .9em;margin:.3em 0;cursor:pointer;"
     "font:inherit;color:inherit;background:none;border:1px solid currentColor;"
@@ -187,7 +188,7 @@ def _markup(
     )
     texts = html.escape(json.dumps(list(shown.values()), ensure_ascii=False))
     return (
-        f'<style>{_STYLE}</style><div class="attn-x" id="{name}" role="group" '
+        f'<style>{_CSS}</style><div class="attn-x" id="{name}" role="group" '
         f'aria-label="{html.escape(label)}" data-axes="{texts}">'
         f'<p class="attn-l">{html.escape(label)}</p>{sliders}'
         f"{button if play else ''}"
@@ -243,7 +244,8 @@ def live(callback: Callable[..., Any], **controls: Any) -> Live:
 
     Args:
         callback: Function of one keyword for each control; returns a picture from
-            ``plots``, a frame, or text. A ValueError or TypeError is shown as text.
+            ``plots``, a frame, or text, which is shown as it is, never as HTML. A
+            ValueError or TypeError is shown as text.
         **controls: ipywidgets, or their short forms: ``(1, 16)`` is a slider of whole
             numbers, a string a text field, a list a menu, a boolean a tick box.
 
@@ -291,4 +293,5 @@ def _answer(callback: Callable[..., Any], values: Mapping[str, Any]) -> str:
         )
     if hasattr(result, "_repr_html_"):
         return result._repr_html_()
-    return result if isinstance(result, str) else html.escape(repr(result))
+    words = result if isinstance(result, str) else repr(result)
+    return f'<p style="white-space:pre-wrap">{html.escape(words)}</p>'

@@ -21,6 +21,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+from attn_tutorial.pictures.inputs import booleans, check_limits, numbers
+from attn_tutorial.pictures.style import COLORS, CYCLE, DASHES, MARKERS
+
 __all__ = [
     "COLORS",
     "Picture",
@@ -32,27 +35,11 @@ __all__ = [
     "tile",
 ]
 
-# Okabe and Ito's palette: told apart by readers of every kind of colour vision.
-COLORS = {
-    "blue": "#0072B2",
-    "vermillion": "#D55E00",
-    "green": "#009E73",
-    "purple": "#CC79A7",
-    "orange": "#E69F00",
-    "sky": "#56B4E9",
-    "black": "#222222",
-    "grey": "#8A8A8A",
-    "pale": "#E8E8E8",
-}
-CYCLE = [COLORS[c] for c in ("blue", "vermillion", "green", "purple", "orange", "sky")]
-DASHES = ["-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1))]
-MARKERS = ["o", "s", "^", "D", "v", "P"]
-
 TITLE, LABEL, TICK = 13, 12, 11.5  # points, for a figure 6 inches wide
 SCREEN, SHARP = 96, 2  # pixels an inch on the page, and how many times sharper we draw
 
+FONT = "DejaVu Sans"
 STYLE = {
-    "font.family": "DejaVu Sans",
     "font.size": TICK,
     "mathtext.fontset": "dejavusans",
     "axes.spines.top": False,
@@ -64,6 +51,11 @@ STYLE = {
     "axes.facecolor": "white",
     "text.usetex": False,
 }
+
+
+def _style() -> dict[str, Any]:
+    """All settings; the reader's own font writes what ours has no letters for."""
+    return STYLE | {"font.family": [FONT, *matplotlib.rcParams["font.family"]]}
 
 
 class Picture(Figure):
@@ -86,7 +78,7 @@ class Picture(Figure):
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         """Return the image, and the size at which a page shows it."""
         buffer = io.BytesIO()
-        with matplotlib.rc_context(STYLE):
+        with matplotlib.rc_context(_style()):
             _finish(self)
             metadata = {"Software": None}
             self.savefig(buffer, format="png", dpi=SCREEN * SHARP, metadata=metadata)
@@ -161,7 +153,7 @@ def picture(
     """
     if not alt.strip():
         raise ValueError("alt must say what the picture shows")
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(_style()):
         figure = Picture(alt=alt, figsize=(width, height), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
         axes = figure.subplots(rows, cols, **subplots)
@@ -315,10 +307,17 @@ def heatmap(
 
     Returns:
         A picture.
+
+    Raises:
+        ValueError: If the matrix is not rectangular, not empty and finite, or vmin is
+            not below vmax.
     """
+    numbers(matrix=matrix)
+    cells = _array(matrix)
+    _check_shades(cells, vmin, vmax)
     figure, axes = picture(alt, width=width, height=height)
     shades = {"cmap": "viridis", "vmin": vmin, "vmax": vmax}
-    image = axes.imshow(_array(matrix), interpolation="nearest", **shades)
+    image = axes.imshow(cells, interpolation="nearest", **shades)
     _name_cells(axes, rows, cols)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     figure.suptitle(title)
@@ -327,13 +326,24 @@ def heatmap(
     return figure
 
 
+def _check_shades(cells: numpy.ndarray, vmin: Any, vmax: Any) -> None:
+    """Check the ends of the scale, the data's own where none is given."""
+    check_limits("vmin, vmax", vmin, vmax)
+    low = cells.min() if vmin is None else vmin
+    high = cells.max() if vmax is None else vmax
+    if low > high:
+        span = f"{cells.min():g} to {cells.max():g}"
+        raise ValueError(f"vmin={vmin}, vmax={vmax} leave out all of matrix, {span}")
+
+
 def _name_cells(axes: Any, rows: Sequence[Any], cols: Sequence[Any]) -> None:
-    """Write names of rows and columns, long ones upright."""
+    """Write names of rows and columns in the reader's font, long ones upright."""
+    font = {"fontfamily": [*matplotlib.rcParams["font.family"], FONT]}
     if len(cols):
         upright = 90 if max(len(str(c)) for c in cols) * len(cols) > 40 else 0
-        axes.set_xticks(range(len(cols)), map(str, cols), rotation=upright)
+        axes.set_xticks(range(len(cols)), map(str, cols), rotation=upright, **font)
     if len(rows):
-        axes.set_yticks(range(len(rows)), map(str, rows))
+        axes.set_yticks(range(len(rows)), map(str, rows), **font)
     axes.tick_params(length=0)
 
 
@@ -360,15 +370,18 @@ def masks(
 
     Returns:
         A picture.
+
+    Raises:
+        TypeError: If a mask is no booleans but, say, 0 and -inf.
     """
+    grids = {name: numpy.asarray(booleans(**{name: m})) for name, m in keeps.items()}
     side = width / len(keeps)
     tall = height or 0.85 * min(side, 4.5) + 1.15
     figure, axes = picture(
         alt, width=width, height=tall, cols=len(keeps), squeeze=False
     )
     colours = ListedColormap([COLORS["pale"], COLORS["blue"]])
-    for place, (name, keep) in zip(axes[0], keeps.items(), strict=True):
-        cells = _array(keep).astype(bool)
+    for place, (name, cells) in zip(axes[0], grids.items(), strict=True):
         place.pcolormesh(cells, cmap=colours, vmin=0, vmax=1, edgecolors="white")
         place.set(title=name, aspect="equal", xlabel=xlabel)
         place.invert_yaxis()
@@ -414,8 +427,11 @@ def tile(
 
     Returns:
         A picture.
+
+    Raises:
+        TypeError: If keep is no booleans but, say, 0 and -inf.
     """
-    kept = _array(keep).astype(bool)
+    kept = numpy.asarray(booleans(keep=keep))
     inside = numpy.zeros_like(kept)
     inside[slice(*queries), slice(*keys)] = True
     shade = numpy.where(kept, 1, 0) + numpy.where(inside, 2, 0)

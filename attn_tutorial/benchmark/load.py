@@ -1,4 +1,4 @@
-"""Records of runs: where they come from, what they must hold, how to read them.
+"""Records of runs, read: what each measured, and what several have in common.
 
     from attn_tutorial import benchmark
     records = benchmark.load("cpu")     # all runs on that device
@@ -11,41 +11,31 @@ Reading needs PyTorch and nothing else.
 
 from __future__ import annotations
 
-import datetime
 import json
 import math
-import os
-import platform
-import re
 import statistics
-import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from attn_tutorial.benchmark.cases import Case
+from attn_tutorial.benchmark.record import SCHEMA_VERSION
 
 __all__ = [
     "FOLDERS",
-    "SCHEMA",
     "Record",
     "Records",
     "Result",
     "Spread",
+    "Unreadable",
     "devices",
     "load",
-    "provenance",
     "read",
-    "validate",
 ]
 
 HERE = Path(__file__).resolve().parent
-SCHEMA = HERE / "record.schema.json"
 # In a checkout the records are part of the book; an installed package carries a copy.
 FOLDERS = (HERE.parents[1] / "book/data/benchmarks", HERE / "recorded")
 
@@ -397,134 +387,60 @@ def load(device: str = "cpu") -> Records:
     Returns:
         The runs in order; none if there are no records of this device.
     """
-    paths = sorted(folder().glob(f"{device}-*.json"))
+    paths = sorted(folder().glob("*-*.json"))
     return Records(
         read(path) for path in paths if path.stem.rpartition("-")[0] == device
     )
 
 
+class Unreadable(ValueError):
+    """A file is no record, or one that this package cannot read."""
+
+
 def read(path: str | Path) -> Record:
-    """Read one record."""
-    path = Path(path)
-    return Record(path.stem, json.loads(path.read_text(encoding="utf-8")))
-
-
-def write(data: dict, path: Path) -> None:
-    """Write a record: one line for each result, so that files stay short."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(data, indent=1)
-    text = re.sub(r"\n {5,}", " ", text)  # results and what is deeper: one line
-    text = re.sub(r"\n {4}(?=[\]}])", " ", text)
-    path.write_text(text + "\n", encoding="utf-8")
-
-
-def validate(data: dict) -> None:
-    """Check a record against the schema (needs the package jsonschema).
+    """Read one record.
 
     Raises:
-        jsonschema.ValidationError: If a field is missing, or has a wrong type.
+        Unreadable: If it is no whole record, or of a newer schema.
+        OSError: If there is no such file.
     """
-    import jsonschema
-
-    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
-    jsonschema.validate(data, schema, cls=jsonschema.Draft202012Validator)
-
-
-# Provenance
-
-PACKAGES = (
-    "local-attention",
-    "transformers",
-    "triton",
-    "flash-attn",
-    "xformers",
-    "natten",
-)
-
-
-def provenance(device: str, clock: str) -> dict[str, Any]:
-    """Where, when and with what the numbers are measured."""
-    revision, dirty = git_revision()
-    return {
-        "device": device_facts(device),
-        "clock": clock,
-        "threads": torch.get_num_threads(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "driver": driver() if device == "cuda" else None,
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "packages": {name: version(name) for name in PACKAGES},
-        "revision": revision,
-        "dirty": dirty,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-
-
-def device_facts(device: str) -> dict[str, Any]:
-    """Kind, name, memory and number of processors."""
-    if device == "cuda":
-        facts = torch.cuda.get_device_properties(0)
-        memory, units = facts.total_memory, facts.multi_processor_count
-        return {
-            "kind": "cuda",
-            "name": facts.name,
-            "memory_bytes": memory,
-            "units": units,
-        }
-    return {
-        "kind": "cpu",
-        "name": processor_name(),
-        "memory_bytes": memory_of_this_machine(),
-        "units": os.cpu_count(),
-    }
-
-
-def memory_of_this_machine() -> int | None:
-    """Bytes of main memory, where the system tells."""
+    path = Path(path)
+    if path.is_dir():
+        raise Unreadable(f"{path} is a folder, not a record")
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None
+        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refused)
+    except ValueError as reason:  # what is no JSON, or no text at all
+        raise Unreadable(f"{path} is no whole JSON file: {reason}") from None
+    _check_schema(path, data)
+    record = Record(path.stem, data)
+    _check_results(path, record)
+    return record
 
 
-def processor_name() -> str:
-    """The processor's name as the system gives it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = (line.split(":", 1)[1].strip() for line in lines if "model name" in line)
-    return next(names, platform.processor() or platform.machine())
+def _refused(constant: str) -> None:
+    """Refuse NaN and infinities, which JSON does not have but Python reads."""
+    raise ValueError(f"{constant} is no number")
 
 
-def git_revision() -> tuple[str, bool]:
-    """Revision of the checkout, and whether the package differs from it."""
-    git = ["git", "-C", str(HERE.parents[1])]
-    revision = output_of([*git, "rev-parse", "HEAD"])
-    if revision is None:
-        return f"version {version('attn_tutorial')}", False
-    changed = output_of([*git, "status", "--porcelain", "--", "attn_tutorial"])
-    return revision, bool(changed)
+def _check_schema(path: Path, data: Any) -> None:
+    version = data.get("schema") if isinstance(data, dict) else None
+    if not isinstance(version, int):
+        raise Unreadable(f"{path} is no record of a benchmark: it names no schema")
+    if version > SCHEMA_VERSION:
+        raise Unreadable(
+            f"{path} has schema {version}; this package reads up to {SCHEMA_VERSION}"
+        )
 
 
-def driver() -> str | None:
-    """Version of the NVIDIA driver."""
-    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    return (output_of(query) or "").partition("\n")[0] or None
-
-
-def output_of(command: list[str]) -> str | None:
-    """What a command prints; None if it fails."""
+def _check_results(path: Path, record: Record) -> None:
+    """Look at all that a record says, so that nothing fails later."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True)
-    except OSError:
-        return None
-    return None if done.returncode else done.stdout.strip()
-
-
-def version(package: str) -> str | None:
-    """The installed version of a package."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+        wrong = [x for x in record.results if not x.seconds > 0]
+        for dtype in record.data["ceilings"]:
+            record.ceiling("matmul", dtype), record.ceiling("copy", dtype)
+    except KeyError as missing:
+        raise Unreadable(f"{path} is no record of a benchmark: no {missing}") from None
+    except (TypeError, ValueError, ArithmeticError, AttributeError) as reason:
+        raise Unreadable(f"{path} is no record of a benchmark: {reason}") from None
+    if wrong:
+        raise Unreadable(f"{path} has {wrong[0].seconds} seconds: {wrong[0].name}")

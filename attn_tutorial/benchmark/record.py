@@ -1,0 +1,112 @@
+"""Records of runs, written: what they must hold, and how a file stays whole."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+import torch
+
+from attn_tutorial.provenance import (
+    device_facts,
+    driver,
+    software,
+    system,
+    utc,
+    version,
+)
+
+__all__ = [
+    "SCHEMA",
+    "SCHEMA_VERSION",
+    "alone",
+    "provenance",
+    "replace",
+    "validate",
+    "write",
+]
+
+SCHEMA = Path(__file__).resolve().with_name("record.schema.json")
+SCHEMA_VERSION = 1
+PACKAGES = (
+    "local-attention",
+    "transformers",
+    "triton",
+    "flash-attn",
+    "xformers",
+    "natten",
+)
+
+
+def provenance(device: str, clock: str) -> dict[str, Any]:
+    """Where, when and with what the numbers are measured."""
+    return {
+        "device": device_facts(device),
+        "clock": clock,
+        **software(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cuda": torch.version.cuda,
+        "driver": driver() if device == "cuda" else None,
+        "system": system(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "date": utc(time.time()),
+    }
+
+
+def write(data: dict, path: Path) -> None:
+    """Write a record: one line for each result, so that files stay short.
+
+    Raises:
+        ValueError: If one of its numbers is NaN or infinite; the file stays as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(data, indent=1, allow_nan=False)
+    text = re.sub(r"\n {5,}", " ", text)  # results and what is deeper: one line
+    text = re.sub(r"\n {4}(?=[\]}])", " ", text)
+    replace(path, text + "\n")
+
+
+def validate(data: dict) -> None:
+    """Check a record against the schema (needs the package jsonschema).
+
+    Raises:
+        jsonschema.ValidationError: If a field is missing, or has a wrong type.
+    """
+    import jsonschema
+
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    jsonschema.validate(data, schema, cls=jsonschema.Draft202012Validator)
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Be the only process that writes a file; the system frees it if that one dies.
+
+    Raises:
+        BlockingIOError: If another process holds it.
+        OSError: If its folder cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_suffix(".lock")
+    try:
+        with filelock.FileLock(lock, timeout=0):
+            yield
+    except filelock.Timeout:
+        raise BlockingIOError(f"another process holds {lock}") from None
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file so that a crash leaves the old one or the new one."""
+    draft = path.with_suffix(".draft")
+    with draft.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
