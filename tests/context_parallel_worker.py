@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,6 +18,7 @@ import torch
 import torch.distributed as dist
 
 import attn_tutorial as at
+from attn_tutorial.backends import context_parallel
 from attn_tutorial.backends.context_parallel import (
     context_local_attention,
     context_sparse_attention,
@@ -28,13 +30,17 @@ LENGTHS = {
     2: [[6, 6], [7, 4], [1, 11], [12, 0], [0, 9]],
     4: [[5, 5, 5, 5], [8, 1, 3, 6], [6, 0, 1, 9], [0, 0, 7, 0], [0, 0, 0, 0]],
 }
-SETTINGS = [{"window": w} for w in (0, 1, 3, 6, 50)]
+SETTINGS = [{"window": w} for w in (0, 1, 3, 6, 50, (0, 4), (7, 2))]
 SETTINGS += [{"block_size": b} for b in (1, 3, 4, 50)]
+OPTIONS = ("causal", "overlap", "padding", "return_lse", "shared")
 WAYS = [
-    {"causal": False, "overlap": False, "padding": 0},
-    {"causal": True, "overlap": False, "padding": 4},
-    {"causal": False, "overlap": True, "padding": 4},
-    {"causal": True, "overlap": True, "padding": 0},
+    dict(zip(OPTIONS, way, strict=True))
+    for way in (
+        (False, False, 0, False, False),
+        (True, False, 4, True, False),
+        (False, True, 4, False, True),
+        (True, True, 0, True, True),
+    )
 ]
 CASES = {
     ranks: [
@@ -47,31 +53,71 @@ CASES = {
 }
 D, D_V, HEADS = 4, 5, (2, 3)
 GIVES_UP = timedelta(seconds=5)
+PATTERN = ("window", "block_size", "causal", "key_keep")
 
 
-def random_inputs(n: int) -> list[torch.Tensor]:
+def random_inputs(n: int, shared: bool = False) -> list[torch.Tensor]:
     """Whole q, k, v and the output's gradient: the same on all ranks."""
     generator = torch.Generator().manual_seed(n)
     options = {"generator": generator, "dtype": torch.float64}
-    return [torch.randn(*HEADS, n, d, **options) for d in (D, D, D_V, D_V)]
+    few = (HEADS[0], 1) if shared else HEADS
+    sizes = (HEADS, D), (few, D), (few, D_V), (HEADS, D_V)
+    return [torch.randn(*heads, n, d, **options) for heads, d in sizes]
 
 
-def dense(q, k, v, *, window=None, block_size=None, causal=False, key_keep=None):
-    """The reference on one process: n x n, with the mask written out by hand."""
-    i = torch.arange(q.shape[-2])[:, None]
-    j = torch.arange(q.shape[-2])
+def random_padding(n: int, padding: int, shared: bool) -> torch.Tensor:
+    """A mask of all keys: one for all heads, or one for each text."""
+    keep = torch.ones(2, 1, n, dtype=torch.bool)
+    keep[0, :, 1 : 1 + padding] = False
+    keep[1, :, :padding] = False
+    return keep if shared else keep[0, 0]
+
+
+def kept(n: int, *, window=None, block_size=None, causal=False, key_keep=None):
+    """The mask of all pairs, written out by hand."""
+    i, j = torch.arange(n)[:, None], torch.arange(n)
     if window is not None:
-        keep = (i - j).abs() <= window
+        left, right = window if isinstance(window, tuple) else (window, window)
+        keep = (j >= i - left) & (j <= i + right)
     else:
         keep = (i // block_size - j // block_size).abs() <= 1
     keep = keep & (j <= i) if causal else keep
-    return at.attention(q, k, v, keep if key_keep is None else keep & key_keep[None])
+    return keep if key_keep is None else keep & key_keep[..., None, :]
+
+
+def dense(q, k, v, **pattern):
+    """The reference on one process: n x n."""
+    return at.attention(q, k, v, kept(q.shape[-2], **pattern))
+
+
+def dense_lse(q, k, **pattern):
+    """The log-sum-exp of the kept scores, on one process."""
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    keep = kept(q.shape[-2], **pattern)
+    return scores.masked_fill(~keep, -torch.inf).logsumexp(-1)
 
 
 def sharded(q, k, v, *, window=None, block_size=None, **options):
     if window is not None:
         return context_local_attention(q, k, v, window, **options)
     return context_sparse_attention(q, k, v, block_size=block_size, **options)
+
+
+class Rows:
+    """Counts the queries that the routines for one device are given."""
+
+    def __init__(self):
+        self.rows = 0
+        for name in ("local_attention", "sparse_attention"):
+            routine = getattr(context_parallel, name)
+            setattr(context_parallel, name, partial(self.count, routine))
+
+    def count(self, routine, q, *inputs, **options):
+        self.rows += q.shape[-2]
+        return routine(q, *inputs, **options)
+
+
+ROWS = Rows()
 
 
 class Meter:
@@ -98,38 +144,57 @@ def part(x: torch.Tensor, lengths: list[int], rank: int) -> torch.Tensor:
 
 def error(a: torch.Tensor, b: torch.Tensor) -> float:
     assert a.shape == b.shape
-    return (a - b).abs().max().item() if a.numel() else 0.0
+    return (a - b).nan_to_num(nan=9e9).abs().max().item() if a.numel() else 0.0
+
+
+def lse_error(a: torch.Tensor, b: torch.Tensor) -> float:
+    assert torch.equal(a == -torch.inf, b == -torch.inf)
+    return error(a.nan_to_num(neginf=0), b.nan_to_num(neginf=0))
+
+
+def total(output, lse, weight) -> torch.Tensor:
+    """A number that depends on the output and on the log-sum-exps that are finite."""
+    some = (output * weight).sum()
+    if lse is None:
+        return some
+    return some + (lse.masked_fill(lse == -torch.inf, 0) * weight.sum(-1)).sum()
 
 
 def run_case(lengths, setting, rank, meter, options=MappingProxyType({})) -> dict:
-    """One forward and backward pass: errors and bytes."""
-    *inputs, weight = random_inputs(sum(lengths))
-    setting = dict(setting)
-    ours = setting | options | {"overlap": setting.pop("overlap", False)}
-    keep, padding = (
-        torch.ones(sum(lengths), dtype=torch.bool),
-        setting.pop("padding", 0),
-    )
-    ours.pop("padding", None)
+    """One forward and backward pass: errors, bytes, and rows computed."""
+    ours = dict(setting) | options
+    padding, shared = ours.pop("padding", 0), ours.pop("shared", False)
+    *inputs, weight = random_inputs(sum(lengths), shared)
+    own = [part(x, lengths, rank) for x in inputs]
     if padding:
-        keep[1 : 1 + padding] = False
-        setting["key_keep"], ours["key_keep"] = keep, keep.split(lengths)[rank]
+        ours["key_keep"] = random_padding(sum(lengths), padding, shared)
+    pattern = {x: ours[x] for x in ours if x in PATTERN}
+    if padding:  # what stands in padding must not matter
+        ours["key_keep"] = keep = ours["key_keep"].split(lengths, -1)[rank]
+        for x in own[1:]:
+            x.masked_fill_(~keep[..., None], torch.nan)
     whole = [x.clone().requires_grad_() for x in inputs]
-    expected = dense(*whole, **setting)
-    expected.backward(weight)
-    own = [part(x, lengths, rank).requires_grad_() for x in inputs]
+    expected, logs = dense(*whole, **pattern), None
+    if ours.get("return_lse"):
+        logs = dense_lse(*whole[:2], **pattern)
+    total(expected, logs, weight).backward()
+    own, lse, before = [x.requires_grad_() for x in own], None, ROWS.rows
     with SentBytes() as there:
         output = sharded(*own, **ours)
-    forward = meter.read()
+    forward, errors = meter.read(), {}
+    if logs is not None:
+        output, lse = output
+        errors["lse"] = lse_error(lse, logs.split(lengths, -1)[rank])
     with SentBytes() as back:
-        output.backward(part(weight, lengths, rank))
+        total(output, lse, part(weight, lengths, rank)).backward()
     grads = [part(x.grad, lengths, rank) for x in whole]
-    return {
+    return errors | {
         "output": error(output, part(expected, lengths, rank)),
         "grads": [error(x.grad, g) for x, g in zip(own, grads, strict=True)],
         "forward_bytes": forward,
         "backward_bytes": meter.read(),
         "traffic": [there.bytes, back.bytes],
+        "rows": ROWS.rows - before,
     }
 
 
@@ -194,11 +259,27 @@ def low_precision(lengths, rank) -> list[float]:
     return [error(output.float(), expected) for output in outputs]
 
 
+def half(lengths, rank) -> list[float]:
+    """Relative errors in float16 of full attention with scores above 65,504."""
+    q, k, v = (x.half() for x in random_inputs(sum(lengths))[:3])
+    q, k = 300 * q, 300 * k
+    v = v[..., :1, :, :]  # one head that all share
+    expected = part(at.attention(q.double(), k.double(), v.double()), lengths, rank)
+    own = [part(x, lengths, rank) for x in (q, k, v)]
+    ring = ring_attention(*own)
+    outputs = [all_gather_attention(*own), ring]
+    with torch.autocast("cpu", torch.bfloat16):  # a ring in float32 stays exact
+        single = ring_attention(*(x.float() for x in own))
+    assert ring.dtype == torch.float16 and single.dtype == torch.float32
+    return [error(x.double(), expected) for x in (*outputs, single)]
+
+
 def refusals(rank: int, ranks: int) -> list[str]:
     """What the ranks say to wrong calls."""
     x, keep = torch.ones(3, 2, requires_grad=True), torch.ones(3, dtype=torch.bool)
     calls = [
         lambda: context_local_attention(x, x, x, 1 + rank),
+        lambda: context_local_attention(x, x, x, (2, rank)),
         lambda: context_sparse_attention(x, x, x, block_size=2, causal=rank == 0),
         lambda: context_local_attention(x, x.detach() if rank else x, x.detach(), 1),
         lambda: context_local_attention(x, x, x, 1, lengths=[3]),
@@ -252,6 +333,7 @@ def findings(rank: int, ranks: int) -> dict:
         "two layers": two_layers(uneven, rank),
         "backward twice": backward_twice(uneven, rank),
         "low precision": low_precision(uneven, rank),
+        "half": half(uneven, rank),
         "refusals": refusals(rank, ranks),
         "full": [full(lengths, rank, meter) for lengths in LENGTHS[ranks]],
     }

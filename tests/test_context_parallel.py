@@ -14,13 +14,16 @@ import torch.distributed as dist
 from conftest import ROOT
 from context_parallel_worker import CASES, D_V, GIVES_UP, HEADS, LENGTHS, D
 
+import attn_tutorial as at
+from attn_tutorial import patterns as P
 from attn_tutorial import tiled
-from attn_tutorial.backends import context_parallel
+from attn_tutorial.backends import context_parallel, ring
 from attn_tutorial.backends.context_run import Case, launch, lose_a_rank
-from attn_tutorial.backends.halo import block_reach, halo_bytes, plan_halo, window_reach
+from attn_tutorial.backends.halo import halo_bytes, plan_halo
 from attn_tutorial.backends.ring import all_gather_bytes, ring_bytes
 
 NUMBERS = HEADS[0] * HEADS[1] * (D + D_V)
+CAUSAL = P.causal()
 DOUBLE = 8  # bytes
 
 
@@ -74,6 +77,15 @@ def found(folder):
 def check_errors(report: dict, case) -> None:
     assert report["output"] < 1e-12, case
     assert max(report["grads"]) < 1e-12, case
+    assert report.get("lse", 0) < 1e-12, case
+
+
+def pattern_of(setting: dict) -> P.Pattern:
+    if "window" in setting:
+        pattern = P.local(setting["window"])
+    else:
+        pattern = P.adjacent_blocks(setting["block_size"])
+    return pattern & CAUSAL if setting["causal"] else pattern
 
 
 @pytest.mark.equation(2)
@@ -85,6 +97,14 @@ def test_outputs_and_gradients_are_those_of_one_process(found):
         assert report["two layers"] < 1e-11
 
 
+def test_a_rank_computes_the_rows_of_its_own_queries_only(found):
+    for rank, report in enumerate(found):
+        for (lengths, _), measured in zip(
+            CASES[len(found)], report["cases"], strict=True
+        ):
+            assert measured["rows"] == lengths[rank]
+
+
 def test_a_second_backward_pass_is_right_and_a_double_one_is_refused(found):
     for report in found:
         assert report["backward twice"]["twice"] < 1e-12
@@ -94,6 +114,7 @@ def test_a_second_backward_pass_is_right_and_a_double_one_is_refused(found):
 def test_low_precision_is_as_exact_as_it_can_be(found):
     for report in found:
         assert max(report["low precision"]) < 0.03
+        assert max(report["half"]) < 0.002
 
 
 def test_lengths_may_be_given_and_ranks_be_part_of_a_group(found):
@@ -111,9 +132,9 @@ def test_the_bytes_sent_are_those_of_the_closed_form(found):
         reports = [report["cases"][index] for report in found]
         sent = [report["forward_bytes"] for report in reports]
         back = [report["backward_bytes"] for report in reports]
-        options = {x: setting[x] for x in setting if x not in ("overlap", "padding")}
-        options |= {"bytes_per_number": DOUBLE}
-        numbers = NUMBERS + HEADS[0] * HEADS[1] * bool(setting["padding"])
+        options = {"pattern": pattern_of(setting), "bytes_per_number": DOUBLE}
+        heads = HEADS[0] * (1 if setting["shared"] else HEADS[1])
+        numbers = heads * (D + D_V + bool(setting["padding"]))
         assert sent == halo_bytes(lengths, numbers, **options), (lengths, setting)
         options |= {"backward": True}
         assert back == halo_bytes(lengths, numbers, **options), (lengths, setting)
@@ -148,6 +169,7 @@ def test_ranks_that_disagree_say_so_all(found):
     for rank, report in enumerate(found):
         assert report["refusals"] == [
             f"window must be the same on all ranks, got {list(range(1, ranks + 1))}",
+            f"window[1] must be the same on all ranks, got {list(range(ranks))}",
             f"causal must be the same on all ranks, got {[1] + [0] * (ranks - 1)}",
             f"grad must be the same on all ranks, got {[1] + [0] * (ranks - 1)}",
             f"lengths must hold one length for each of {ranks} ranks, 3 for rank "
@@ -180,7 +202,7 @@ def test_launch_measures_on_processes():
     for report in local:
         assert report["output"] < 1e-12 and report["gradient"] < 1e-12
     sent = [report["forward_bytes"] for report in local]
-    options = {"window": 4, "causal": True, "bytes_per_number": DOUBLE}
+    options = {"pattern": P.local(4) & CAUSAL, "bytes_per_number": DOUBLE}
     assert sent == halo_bytes([14, 9], cases[0].numbers, **options) == [4 * 66 * 8, 0]
     sent = [report["forward_bytes"] for report in ring]
     assert sent == ring_bytes([14, 9], cases[1].numbers, bytes_per_number=DOUBLE)
@@ -269,67 +291,82 @@ def test_with_overlap_rows_are_computed_while_the_halo_travels(
         assert events == ["gradients", "start", "wait"]
 
 
+# Half precision
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_sum_over_70000_equal_keys_is_right(dtype):
+    n = 70_000
+    q, k = torch.ones(3, 2, dtype=dtype), torch.ones(n, 2, dtype=dtype)
+    v = torch.ones(n, 1, dtype=dtype)
+    v[: n // 2] = 3
+    gathered = ring._exact_attention(q, k, v, None)
+    assert gathered.dtype == dtype and (gathered == 2).all()
+    output, lse = torch.zeros(3, 1), torch.full((3, 1), -torch.inf)
+    for keys, values in zip(k.split(n // 2), v.split(n // 2), strict=True):
+        part = ring._part(q.float(), keys, values)
+        output, lse = at.online.merge_attention(output, lse, *part)
+    torch.testing.assert_close(output, torch.full((3, 1), 2.0), rtol=1e-4, atol=0)
+    expected = torch.full((3, 1), 2 + torch.tensor(float(n)).log())
+    torch.testing.assert_close(lse, expected)
+
+
 # Closed forms
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 8])
 @pytest.mark.parametrize(("window", "tokens"), [(0, 9), (1, 9), (9, 9)])
 def test_a_window_costs_2w_tokens_a_border(ranks, window, tokens):
-    for causal, sides in ((False, 2), (True, 1)):
-        sent = halo_bytes([tokens] * ranks, 1, window=window, causal=causal)
+    pattern = P.local(window)
+    for each, sides in ((pattern, 2), (pattern & CAUSAL, 1), (P.local((window, 0)), 1)):
+        sent = halo_bytes([tokens] * ranks, 1, each)
         assert sum(sent) == 4 * sides * window * (ranks - 1)
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 5])
 def test_blocks_that_fill_the_shards_cost_one_block_a_side(blocks):
-    sent = halo_bytes([8 * blocks] * 4, 3, block_size=8, bytes_per_number=2)
+    sent = halo_bytes([8 * blocks] * 4, 3, P.adjacent_blocks(8), bytes_per_number=2)
     assert sent == [8 * 3 * 2 * sides for sides in (1, 2, 2, 1)]
 
 
 def test_a_halo_that_covers_everything_costs_as_much_as_a_ring():
     lengths = [5, 2, 7, 1]
-    halo = halo_bytes(lengths, 6, window=15)
+    halo = halo_bytes(lengths, 6, P.local(15))
     assert sum(halo) == sum(ring_bytes(lengths, 6)) == 4 * 6 * 15 * 3
 
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("lengths", [[4, 4, 4], [1, 0, 9, 2], [0, 3], [5]])
-def test_what_is_sent_is_what_is_received(lengths, causal):
-    for reach in (
-        partial(window_reach, window=3, causal=causal),
-        partial(block_reach, block_size=2, causal=causal),
-    ):
-        plans = [plan_halo(lengths, rank, reach) for rank in range(len(lengths))]
-        for rank, plan in enumerate(plans):
-            alone = [
-                i
-                for i in plan.own
-                if set(reach(range(i, i + 1), sum(lengths))) <= set(plan.own)
-            ]
-            assert list(plan.inner) == alone
-            assert [p.received[rank] for p in plans] == list(plan.sent)
-            run = [i for part in plan.received for i in part]
-            assert sorted([*run, *plan.own]) == list(plan.run)
-
-
-def test_the_reach_is_the_smallest_run_with_all_keys_that_are_seen():
-    n, shards = 13, [range(0, 0), range(0, 5), range(5, 6), range(6, 13)]
-    for own in shards:
-        for w in range(15):
-            seen = [j for j in range(n) if any(abs(i - j) <= w for i in own)]
-            assert list(window_reach(own, n, w)) == seen
-        for b in range(1, 15):
-            seen = [j for j in range(n) if any(abs(i // b - j // b) <= 1 for i in own)]
-            assert list(block_reach(own, n, b)) == seen
+@pytest.mark.parametrize(
+    "core", [P.local(3), P.local((4, 1)), P.adjacent_blocks(2), P.blocks(3)], ids=str
+)
+def test_what_is_sent_is_what_is_received(core, lengths, causal):
+    pattern, n = core & CAUSAL if causal else core, sum(lengths)
+    keep = at.dense_mask(pattern, n)
+    plans = [plan_halo(lengths, rank, pattern) for rank in range(len(lengths))]
+    for rank, plan in enumerate(plans):
+        seen = {j for i in plan.own for j in range(n) if keep[i, j]}
+        assert set(plan.run) == seen
+        alone = [
+            i
+            for i in plan.own
+            if set(keep[i].nonzero()[:, 0].tolist()) <= set(plan.own)
+        ]
+        assert list(plan.inner) == alone
+        assert [p.received[rank] for p in plans] == list(plan.sent)
+        run = [i for part in plan.received for i in part]
+        assert sorted([*run, *plan.own]) == list(plan.run)
+        assert plan.left + len(plan.own) + plan.right == len(plan.run)
 
 
 # Wrong arguments
 
 
-@pytest.mark.parametrize("wrong", [{}, {"window": 1, "block_size": 1}])
-def test_bytes_are_those_of_one_pattern(wrong):
-    with pytest.raises(TypeError, match="give exactly one of window and block_size"):
-        halo_bytes([3, 3], 1, **wrong)
+def test_bytes_are_those_of_a_pattern():
+    with pytest.raises(
+        TypeError, match="pattern must be attn_tutorial patterns, got 3"
+    ):
+        halo_bytes([3, 3], 1, 3)
 
 
 @pytest.mark.parametrize(
@@ -340,6 +377,6 @@ def test_bytes_are_those_of_one_pattern(wrong):
     ],
 )
 def test_counts_are_checked(arguments, message):
-    for count in (ring_bytes, partial(halo_bytes, window=1)):
+    for count in (ring_bytes, partial(halo_bytes, pattern=P.local(1))):
         with pytest.raises(ValueError, match=message):
             count(*arguments)

@@ -1,12 +1,19 @@
 """Multi-head attention and the small models against PyTorch's own layers."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
 import attn_tutorial as at
 from attn_tutorial import patterns
+<<<<<<< HEAD
 from attn_tutorial.benchmark.spelling import recorded_pattern
+=======
+from attn_tutorial.experiments.named import named_pattern
+from attn_tutorial.instruments.memory import LiveMemory
+>>>>>>> 2f5d2e07056631895fb1ecbfb23c51989b9f7b81
 from attn_tutorial.networks import dispatch
 from attn_tutorial.networks.dispatch import pattern_attention
 from attn_tutorial.networks.layers import (
@@ -266,7 +273,16 @@ class Written(nn.Module):
         return layer.output(torch.cat(heads, -1))
 
     def parts(self):
-        return self.layer.query, self.layer.key, self.layer.value
+        """Queries, keys and values of all heads, the shared ones repeated."""
+        layer = self.layer
+        width, group = layer.width, layer.num_heads // layer.num_kv_heads
+
+        def repeated(part, x):
+            heads = part(x).unflatten(-1, (-1, width))
+            return heads.repeat_interleave(group, -2).flatten(-2)
+
+        shared = (partial(repeated, part) for part in (layer.key, layer.value))
+        return layer.query, *shared
 
 
 @pytest.mark.parametrize("rotary", [False, True])
@@ -317,6 +333,65 @@ def test_grouped_heads_share_their_keys_and_values():
     x = torch.randn(2, 7, 16)
     assert torch.allclose(grouped(x), plain(x), atol=1e-6)
     assert grouped.key[0].weight.shape == (8, 16)
+
+
+def test_weights_have_their_names_whether_heads_are_shared_or_not():
+    names = MultiHeadAttention(16, 4, num_kv_heads=2, rotary=True).state_dict()
+    parts = ("query.0", "key.0", "value.0", "output")
+    assert list(names) == [f"{p}.{x}" for p in parts for x in ("weight", "bias")]
+    names = MultiHeadAttention(16, 4).state_dict()
+    parts = ("query", "key", "value", "output")
+    assert list(names) == [f"{p}.{x}" for p in parts for x in ("weight", "bias")]
+
+
+GROUPS = {
+    "one head of keys": ((2, 6), (2, 1), (2,)),
+    "groups": ((2, 3, 4), (2, 3, 1), (2, 1)),
+    "one group without a batch": ((6,), (1,), ()),
+    "keys for several texts": ((1, 6), (2, 1), (2,)),
+    "groups of the keys only": ((2, 1, 4), (2, 3, 1), (2, 1)),
+}
+SHARING = {"none": None, **FAST, **MASKED, "narrow": patterns.blocks(2)}
+
+
+@pytest.mark.parametrize("leading", GROUPS.values(), ids=GROUPS)
+@pytest.mark.parametrize("pattern", SHARING.values(), ids=SHARING)
+def test_heads_in_groups_share_keys_and_masks(pattern, leading):
+    torch.manual_seed(0)
+    options = {"dtype": torch.float64, "requires_grad": True}
+    of_q, of_k, of_mask = leading
+    q, k, v = (torch.randn(*axes, 9, 4, **options) for axes in (of_q, of_k, of_k))
+    for key_keep in (None, torch.rand(*of_mask, 9) < 0.7):
+        mask = at.dense_mask(pattern or patterns.full(), 9)
+        if key_keep is not None:
+            by_head = key_keep[..., None, :] if of_mask else key_keep
+            mask = mask & by_head[..., None, :]
+        found = [
+            pattern_attention(q, k, v, pattern, key_keep),
+            at.attention(q, k, v, mask),
+        ]
+        assert torch.allclose(*found)
+        grads = [torch.autograd.grad(x.square().sum(), (q, k, v)) for x in found]
+        for ours, theirs in zip(*grads, strict=True):
+            assert torch.allclose(ours, theirs)
+
+
+@pytest.mark.parametrize("text", ["local 4", "adjacent_blocks 8", "blocks 8", "causal"])
+@torch.no_grad()
+def test_shared_keys_are_not_copied(text):
+    """Copies for each of 16 heads would add twice the memory of the queries."""
+    pattern = patterns.parse(text)
+    q, k = torch.randn(2, 1, 16, 64, 16), torch.randn(2, 1, 1, 64, 16)
+    with LiveMemory() as memory:
+        pattern_attention(q, k, k, pattern)
+    assert memory.peak < 2.5 * q.nbytes  # the output, once more where it is masked
+    x, peaks = torch.randn(2, 64, 256), []
+    for num_kv_heads in (1, 16):
+        layer = MultiHeadAttention(256, 16, pattern, num_kv_heads=num_kv_heads)
+        with LiveMemory() as memory:
+            layer(x)
+        peaks.append(memory.peak)
+    assert peaks[0] < peaks[1] - 1.5 * x.nbytes
 
 
 def test_rotary_products_depend_on_the_distance_only():

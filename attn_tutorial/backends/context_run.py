@@ -67,8 +67,9 @@ class Case:
     Attributes:
         method: "local", "sparse", "all_gather" or "ring".
         lengths: Tokens of each rank.
-        settings: Arguments of the method, such as {"window": 64, "causal": True}; with
-            "overlap", the ranks compute while the halo travels.
+        settings: Arguments of the method, such as {"window": 64, "causal": True} or
+            {"window": [64, 0]}; with "overlap", the ranks compute while the halo
+            travels.
         padding: So many tokens at the end are padding.
         heads: Number of heads, h.
         d: Width of queries, keys and values of a head.

@@ -11,9 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from attn_tutorial.backends.halo import Halo, counts, cut
-from attn_tutorial.checks import (
-    check_count,
-)
+from attn_tutorial.checks import check_count
 
 __all__ = ["Exchange", "ReceiveHalo", "SendHalo", "SentBytes", "agree_on_lengths"]
 
@@ -49,11 +47,12 @@ def _exchange_lengths(
     k: Tensor, v: Tensor, settings: dict[str, int], group
 ) -> list[int]:
     """Tell all ranks this one's n and settings; return all n, refuse other settings."""
-    leading = k.shape[:-2].numel()
+    leading = torch.broadcast_shapes(k.shape[:-2], v.shape[:-2]).numel()
     grad = torch.is_grad_enabled() and (k.requires_grad or v.requires_grad)
     settings = settings | {"leading size": leading, "d": k.shape[-1]}
     settings |= {"d_v": v.shape[-1], "bytes of a number": k.itemsize, "grad": grad}
-    own = torch.tensor([k.shape[-2], *map(int, settings.values())], device=k.device)
+    numbers = [min(int(x), 2**62) for x in settings.values()]  # a window may be huge
+    own = torch.tensor([k.shape[-2], *numbers], device=k.device)
     every = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
     dist.all_gather(every, own, group=group)
     lengths, *columns = torch.stack(every, -1).tolist()

@@ -3,7 +3,7 @@ r"""Full attention over a sequence on several devices: what the halo is compared
 Without a window every query sees every key, so every shard has to come to every rank:
 all at once and kept (all-gather), or one after the other around a ring and dropped when
 used (ring attention, Liu, Zaharia and Abbeel 2023, arXiv:2310.01889). The bytes are the
-same, the memory is not.
+same, the memory is not. Half precision travels as it is and is computed in float32.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ from attn_tutorial.backends.exchange import (
     SentBytes,
     agree_on_lengths,
 )
-from attn_tutorial.backends.halo import join_run, plan_halo
+from attn_tutorial.backends.halo import (
+    join_run,
+    pack,
+    plan_runs,
+    shards_of,
+    unpack,
+)
 from attn_tutorial.checks import (
     check_count,
     check_qkv,
@@ -66,13 +72,19 @@ def all_gather_attention(
     check_qkv(q, k, v)
     check_same_length(q, k)
     lengths = agree_on_lengths(lengths, k, v, {}, group)
-    halo = plan_halo(lengths, dist.get_rank(group), lambda own, n: range(n))
-    tokens = torch.cat([k, v], -1).movedim(-2, 0)
-    exchange = Exchange(halo, group)
+    every = [range(sum(lengths))] * len(lengths)
+    halo = plan_runs(shards_of(lengths), every, dist.get_rank(group))
+    tokens, exchange = pack(k, v), Exchange(halo, group)
     others = ReceiveHalo.apply(SendHalo.apply(tokens, exchange), exchange)
-    every = join_run(tokens, others, halo).movedim(0, -2)
-    k, v = every.split([k.shape[-1], v.shape[-1]], -1)
-    return attention(q, k, v, scale=scale)
+    run = join_run(tokens, others, halo)
+    return _exact_attention(q, *unpack(run, [k.shape[-1], v.shape[-1]]), scale)
+
+
+def _exact_attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
+    """Eq. (1), of half precision in float32: 16 bits hold no sum of 70,000 weights."""
+    exact = torch.promote_types(q.dtype, torch.float32)
+    output = attention(q.to(exact), k.to(exact), v.to(exact), scale=scale)
+    return output.to(q.dtype)
 
 
 def ring_attention(
@@ -105,29 +117,35 @@ def ring_attention(
             a gradient.
         RuntimeError: If a rank does not answer within the group's timeout.
     """
-    check_qkv(q, k, v)
+    leading = check_qkv(q, k, v)
     check_same_length(q, k)
     if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v)):
         raise ValueError("q, k, v must require no gradient: ring_attention has none")
     scale = check_scale(scale, q.shape[-1])
     lengths = agree_on_lengths(lengths, k, v, {}, group)
     rank, ranks = dist.get_rank(group), len(lengths)
-    widths = [k.shape[-1], v.shape[-1]]
-    held = torch.cat([k, v], -1).movedim(-2, 0).contiguous()
-    output = torch.zeros_like(v)
-    lse = q.new_full((*q.shape[:-1], 1), -torch.inf)
+    widths, held = [k.shape[-1], v.shape[-1]], pack(k, v).contiguous()
+    queries = scale * q.to(torch.promote_types(q.dtype, torch.float32))
+    output = queries.new_zeros(*leading, q.shape[-2], v.shape[-1])
+    lse = queries.new_full((*leading, q.shape[-2], 1), -torch.inf)
     for hop in range(1, ranks + 1):
         coming = held.new_empty(lengths[(rank - hop) % ranks], *held.shape[1:])
         work = _pass_on(held, coming, group) if hop < ranks else []
         if len(held):
-            keys, values = held.movedim(0, -2).split(widths, -1)
-            scores = scale * q @ keys.mT
-            part = scores.softmax(-1) @ values, scores.logsumexp(-1, keepdim=True)
+            part = _part(queries, *unpack(held, widths))
             output, lse = merge_attention(output, lse, *part)
         for each in work:
             each.wait()
         held = coming
-    return output
+    return output.to(q.dtype)
+
+
+def _part(queries: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention of scaled queries to one shard, in their dtype, and its log-sum-exp."""
+    k, v = k.to(queries.dtype), v.to(queries.dtype)
+    with torch.autocast(queries.device.type, enabled=False):
+        scores = queries @ k.mT
+        return scores.softmax(-1) @ v, scores.logsumexp(-1, keepdim=True)
 
 
 def _pass_on(held: Tensor, coming: Tensor, group) -> list[dist.Work]:

@@ -18,6 +18,7 @@ from torch import Tensor
 import attn_tutorial as at
 from attn_tutorial.benchmark.cases import Case
 from attn_tutorial.local import window_tile
+from attn_tutorial.patterns import run
 from attn_tutorial.sparse import block_tiles
 
 __all__ = ["CONTENDERS", "Contender", "Unavailable", "contender", "visited_pairs"]
@@ -104,21 +105,10 @@ def visited_pairs(case: Case, rows: int, columns: int = 1) -> int:
     total = 0
     for start in range(0, case.n, rows):
         stop = min(start + rows, case.n)
-        first, last = run_of(case, start, stop - 1)
-        end = min(-(-(last + 1) // columns) * columns, case.n)
-        total += (stop - start) * (end - first // columns * columns)
+        keys = run(case.pattern, range(start, stop), case.n)
+        end = min(-(-keys.stop // columns) * columns, case.n)
+        total += (stop - start) * (end - keys.start // columns * columns)
     return total
-
-
-def run_of(case: Case, i: int, last: int) -> tuple[int, int]:
-    """First and last key that the queries i ... last keep."""
-    before, after = 0, case.n - 1
-    if case.mechanism == "local":
-        before, after = i - case.size, last + case.size
-    if case.mechanism == "blocks":
-        before = (i // case.size - 1) * case.size
-        after = (last // case.size + 2) * case.size - 1
-    return max(before, 0), min(last if case.causal else after, case.n - 1)
 
 
 def all_pairs(case: Case) -> int:
@@ -147,13 +137,14 @@ def loop(case: Case, device: str) -> Attend:
     """One query at a time, in Python."""
     limit = 512 if case.backward else 2048
     refuse_unless(case.n <= limit, f"a loop in Python: measured up to n = {limit}")
-    spans = [run_of(case, i, i) for i in range(case.n)]
+    spans = [run(case.pattern, range(i, i + 1), case.n) for i in range(case.n)]
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         rows = []
-        for i, (first, last) in enumerate(spans):
-            keys, values = k[..., first : last + 1, :], v[..., first : last + 1, :]
-            rows.append(at.attention(q[..., i : i + 1, :], keys, values))
+        for i, span in enumerate(spans):
+            seen = slice(span.start, span.stop)
+            parts = q[..., i : i + 1, :], k[..., seen, :], v[..., seen, :]
+            rows.append(at.attention(*parts))
         return torch.cat(rows, -2)
 
     return attend

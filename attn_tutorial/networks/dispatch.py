@@ -35,10 +35,13 @@ def pattern_attention(
 
     Args:
         q: Queries, shape (..., h, n_q, d).
-        k: Keys, shape (..., h, n_k, d); h may be 1 where all heads share one.
-        v: Values, shape (..., h, n_k, d_v).
+        k: Keys, shape (..., h, n_k, d), or (..., 1, n_k, d) where all h heads share
+            one, which is not copied. In groups: q (..., groups, h, n_q, d) and k
+            (..., groups, 1, n_k, d).
+        v: Values, shape (..., h, n_k, d_v) or (..., 1, n_k, d_v).
         pattern: Which pairs to keep; every pair if None.
-        key_keep: Bool, (n_k,) or (..., n_k), the same for every head; False = padding.
+        key_keep: Bool, (n_k,) or (..., n_k), the same for all h heads; False = padding.
+            One for all groups too is (..., 1, n_k).
         first: Position of the first query on the keys' axis. None means 0, and needs
             as many queries as keys, unless every pair is kept.
 
@@ -54,7 +57,7 @@ def pattern_attention(
     check_key_keep(key_keep, k.select(-3, 0))
     if pattern is None or pattern == patterns.full():
         keep = keep_mask(q, k, None, key_keep)
-        return (_masked_attention if pattern else attention)(q, k, v, keep)
+        return (_masked_attention if pattern else _plain_attention)(q, k, v, keep)
     first = check_first(first, q.shape[-2], k.shape[-2])
     check_length(pattern, q.shape[-2], k.shape[-2], first)
     core, causal = _without_causal(pattern)
@@ -82,14 +85,43 @@ def _is_narrow(pattern: Pattern, n_q: int, n_k: int, first: int) -> bool:
     return 2 * pairs <= n_q * n_k
 
 
+def _plain_attention(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> Tensor:
+    """Eq. (1) with a mask of keys; heads that share their keys are more queries."""
+    if not _shares(q, k, v):
+        return attention(q, k, v, keep)
+    if keep is not None and keep.ndim > 2:
+        keep = keep.squeeze(-3)
+    output = attention(q.flatten(-3, -2), k.squeeze(-3), v.squeeze(-3), keep)
+    return output.unflatten(-2, q.shape[-3:-1])
+
+
 def _masked_attention(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> Tensor:
     """PyTorch's attention under a mask; a query that keeps no key gets zeros."""
     if keep is None:
-        return F.scaled_dot_product_attention(q, k, v)
+        return _fused_attention(q, k, v, None)
     used = keep.any(-2)[..., None]  # what no query keeps may be NaN
     k, v = (torch.where(used, x, 0.0) for x in (k, v))
-    output = F.scaled_dot_product_attention(q, k, v, keep)
+    output = _fused_attention(q, k, v, keep)
     return output.masked_fill(~keep.any(-1, keepdim=True), 0.0)
+
+
+def _fused_attention(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> Tensor:
+    """PyTorch's attention, which is fast with four axes and knows one axis of heads."""
+    shared = _shares(q, k, v)
+    if not shared or not q.shape[:-3] == k.shape[:-3] == v.shape[:-3]:
+        return F.scaled_dot_product_attention(q, k, v, keep)
+    if q.ndim < 5:
+        return F.scaled_dot_product_attention(q, k, v, keep, enable_gqa=True)
+    if keep is not None and keep.ndim > 2:
+        keep = keep.squeeze(-3)
+    parts = q.flatten(-4, -3), k.squeeze(-3), v.squeeze(-3), keep
+    output = F.scaled_dot_product_attention(*parts, enable_gqa=True)
+    return output.unflatten(-3, q.shape[-4:-2])
+
+
+def _shares(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether all heads of q share one head of keys and values."""
+    return q.shape[-3] > 1 == k.shape[-3] == v.shape[-3]
 
 
 def _without_causal(pattern: Pattern) -> tuple[Pattern, bool]:

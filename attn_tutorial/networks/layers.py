@@ -18,7 +18,6 @@ __all__ = [
     "Block",
     "MultiHeadAttention",
     "RecurrentLayer",
-    "RepeatHeads",
     "Rotary",
     "sinusoidal_positions",
 ]
@@ -35,7 +34,8 @@ class MultiHeadAttention(nn.Module):
         num_heads: h; must divide d_model. Each head is d_model / h wide.
         pattern: Which pairs to keep; every pair if None.
         num_kv_heads: Heads of keys and values; h if None. With fewer, each serves a
-            group of h / num_kv_heads query heads (Ainslie et al., 2023).
+            group of h / num_kv_heads query heads (Ainslie et al., 2023), and is not
+            copied for them.
         rotary: Whether queries and keys turn with their position (see ``Rotary``).
 
     Raises:
@@ -67,12 +67,13 @@ class MultiHeadAttention(nn.Module):
             raise TypeError(f"pattern must be a pattern or None, got {pattern!r}")
         self.pattern = pattern
         groups = self.num_kv_heads = _check_groups(num_kv_heads, num_heads)
-        narrow = d_model // num_heads * groups
-        turn = [Rotary(d_model // num_heads)] if rotary else []
-        repeat = [RepeatHeads(groups, num_heads)] if groups < num_heads else []
+        self.width = d_model // num_heads
+        self.shares = groups < num_heads
+        turn = [Rotary(self.width)] if rotary else []
+        rest = [nn.Identity()] if self.shares else []  # stored weights are named so
         self.query = _projection(d_model, d_model, *turn)
-        self.key = _projection(d_model, narrow, *turn, *repeat)
-        self.value = _projection(d_model, narrow, *repeat)
+        self.key = _projection(d_model, groups * self.width, *turn, *rest)
+        self.value = _projection(d_model, groups * self.width, *rest)
         self.output = nn.Linear(d_model, d_model)
 
     def forward(
@@ -104,15 +105,24 @@ class MultiHeadAttention(nn.Module):
         q = self._split(turned(self.query, x, start))  # (..., h, n_q, d_model / h)
         k = self._split(self.key(source))
         v = self._split(self.value(source))
+        if self.shares and key_keep is not None and key_keep.ndim > 1:
+            key_keep = key_keep[..., None, :]  # the same for all groups
         heads = pattern_attention(q, k, v, self.pattern, key_keep, first=first)
-        output = self.output(heads.transpose(-3, -2).flatten(-2))
+        output = self.output(self._joined(heads).transpose(-3, -2).flatten(-2))
         if not need_weights:
             return output
         keep = keep_mask(q, k, self.pattern, key_keep, first)
-        return output, attention_weights(q, k, keep)
+        return output, self._joined(attention_weights(q, k, keep))
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(-3, -2)
+        heads = x.unflatten(-1, (-1, self.width)).transpose(-3, -2)
+        if not self.shares:
+            return heads
+        # (..., groups, h / groups, n_q, width); for keys (..., groups, 1, n_k, width)
+        return heads.unflatten(-3, (self.num_kv_heads, -1))
+
+    def _joined(self, heads: Tensor) -> Tensor:
+        return heads.flatten(-4, -3) if self.shares else heads
 
 
 def _check_groups(num_kv_heads: int | None, num_heads: int) -> int:
@@ -163,19 +173,6 @@ class Rotary(nn.Module):
         sine, cosine = table[:, None].chunk(2, -1)  # (n, 1, half)
         turned = torch.cat([a * cosine - b * sine, a * sine + b * cosine], -1)
         return turned.flatten(-2)
-
-
-class RepeatHeads(nn.Module):
-    """Repeat each of a few heads for a group of query heads."""
-
-    def __init__(self, num_kv_heads: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_kv_heads, self.group = num_kv_heads, num_heads // num_kv_heads
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (..., n, num_kv_heads * width) to (..., n, num_heads * width)."""
-        heads = x.unflatten(-1, (self.num_kv_heads, -1))
-        return heads.repeat_interleave(self.group, -2).flatten(-2)
 
 
 class RecurrentLayer(nn.Module):
