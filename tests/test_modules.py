@@ -8,12 +8,8 @@ from torch import nn
 
 import attn_tutorial as at
 from attn_tutorial import patterns
-<<<<<<< HEAD
 from attn_tutorial.benchmark.spelling import recorded_pattern
-=======
-from attn_tutorial.experiments.named import named_pattern
 from attn_tutorial.instruments.memory import LiveMemory
->>>>>>> 2f5d2e07056631895fb1ecbfb23c51989b9f7b81
 from attn_tutorial.networks import dispatch
 from attn_tutorial.networks.dispatch import pattern_attention
 from attn_tutorial.networks.layers import (
