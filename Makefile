@@ -18,7 +18,7 @@ NBVAL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope \
 
 .DEFAULT_GOAL := help
 .PHONY: help book test notebooks lab serve check clean index benchmark gpu mutants \
-	stable browser publish-as site
+	stable versions browser publish-as site
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /#/' \
@@ -92,6 +92,9 @@ stable: $(VENV)/.everything  ## Compare stored numbers with other thread counts 
 	echo "threads: $$threads, instructions: $$cpu"; \
 	OMP_NUM_THREADS=$$threads ATEN_CPU_CAPABILITY=$$cpu $(BIN)/python -m pytest \
 	-p no:cacheprovider --nbval $(NOTEBOOKS) || exit 1; done; done
+
+versions:  ## Run the unit tests with the oldest releases, Colab's, the pinned, the newest
+	PYTHON=$(PYTHON) bash scripts/versions.sh $(VERSIONS)
 
 publish-as: $(VENV)/.book  ## Set the repository's address: OWNER=... REPO=...
 	$(BIN)/python scripts/publish_as.py "$(OWNER)" "$(REPO)"

@@ -102,8 +102,8 @@ MUTANTS = [
     Mutant("cost", "(middle - 1) * size**2", "middle * size**2"),
     Mutant("cost", "own + 2 * first * last", "own + first * last"),
     Mutant("cost", "return 4 * d *", "return 2 * d *"),
-    Mutant("cost", "8 * square", "6 * square"),
-    Mutant("cost", "4 * expansion * square", "2 * expansion * square"),
+    Mutant("cost", "(d_model + kv_width)", "(d_model + d_model)"),
+    Mutant("cost", "mlp = 4 * expansion", "mlp = 2 * expansion"),
     Mutant(
         "cost",
         'return (2 + check_count("expansion"',

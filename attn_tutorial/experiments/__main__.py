@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +11,15 @@ from pathlib import Path
 import torch
 
 from attn_tutorial.checks import check_count
-from attn_tutorial.experiments.records import FOLDER, Runs, load
+from attn_tutorial.experiments.records import FOLDER, INSTALLED, Runs, load
 from attn_tutorial.experiments.registry import EXPERIMENTS
 from attn_tutorial.experiments.runner import run_experiment
 
 __all__ = ["main"]
 
-QUICK_FOLDER = Path("_build/experiments")
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+BUILT = CACHE / "attn_tutorial" if INSTALLED else FOLDER.parents[2] / "_build"
+QUICK_FOLDER = BUILT / "experiments"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,6 +48,11 @@ def list_experiments(options: argparse.Namespace) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Train what is missing of the named experiments, then print their tables."""
+    if INSTALLED and options.folder == FOLDER:
+        sys.exit(
+            "--folder must be given for a full run of an installed package, whose own "
+            "records stay as they are. A --quick run needs none."
+        )
     for name in _chosen(options.names):
         runs = run_experiment(
             EXPERIMENTS[name],

@@ -23,6 +23,7 @@ from attn_tutorial.provenance import software, utc
 
 __all__ = [
     "FOLDER",
+    "INSTALLED",
     "OpenRecord",
     "Run",
     "Runs",
@@ -37,6 +38,7 @@ SCHEMA = HERE / "record.schema.json"
 # In a checkout the records are part of the book; an installed package carries a copy.
 FOLDERS = (HERE.parents[1] / "book/data/experiments", HERE / "recorded")
 FOLDER = next((path for path in FOLDERS if path.is_dir()), FOLDERS[0])
+INSTALLED = FOLDER == FOLDERS[1]
 
 Setting = dict[str, Any]
 Result = dict[str, Any]
