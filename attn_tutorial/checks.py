@@ -69,7 +69,7 @@ def check_window(window: int | tuple[int, int]) -> tuple[int, int]:
         TypeError: If it is neither an integer nor a pair of integers.
         ValueError: If a side is negative.
     """
-    if isinstance(window, tuple | list):
+    if isinstance(window, (tuple, list)):
         if len(window) != 2:
             raise ValueError(f"window must be w or (left, right), got {window!r}")
         return tuple(check_count("window", side, least=0) for side in window)

@@ -19,7 +19,7 @@ def pins(name):
 
 def lower_bounds():
     """What pyproject.toml allows at least, by package."""
-    wanted = PROJECT["dependencies"] + sum(EXTRAS.values(), [])
+    wanted = PROJECT["dependencies"] + [x for extra in EXTRAS.values() for x in extra]
     found = [re.match(r"([\w-]+)>=([\d.]+)", text) for text in wanted]
     return {match[1]: match[2] for match in found if match}
 
