@@ -441,6 +441,17 @@ def test_a_cpu_tensor_needs_the_interpreter(monkeypatch):
         kernels.triton_local_attention(q, q, q, 1)
 
 
+def test_an_interpreter_that_newer_numpy_breaks_is_refused_by_name(monkeypatch):
+    monkeypatch.setattr(kernels, "INTERPRETED", True)
+    monkeypatch.setattr(kernels.triton, "__version__", "3.6.0")
+    monkeypatch.setattr(kernels.numpy, "__version__", "2.4.6")
+    q = torch.ones(1, 8, 4, device=DEVICE)
+    with pytest.raises(RuntimeError, match=r"Triton 3\.6\.0 .* NumPy 2\.4\.6: install"):
+        kernels.triton_local_attention(q, q, q, 1)
+    for fitting in (("3.7.1", "2.4.6"), ("3.6.0", "2.3.5"), ("3.10.0", "2.10.0")):
+        kernels._check_versions(*fitting)
+
+
 def test_wrong_arguments_are_named():
     q = torch.ones(1, 8, 4, device=DEVICE)
     local, blocks = kernels.triton_local_attention, kernels.triton_sparse_attention

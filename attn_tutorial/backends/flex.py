@@ -522,7 +522,7 @@ def holds(value: object) -> list:
 def rebuilt(value: object, held: list) -> object:
     """The same predicate, made of something else."""
     if isinstance(value, Pattern):
-        return replace(value, keep=held[0])
+        return replace(value, keep=held[0], parts=(), parameters=())
     if isinstance(value, partial):
         places = 1 + len(value.args)
         named = dict(zip(value.keywords, held[places:], strict=True))

@@ -27,6 +27,7 @@ import math
 import os
 from typing import NamedTuple
 
+import numpy
 import torch
 import triton
 import triton.language as tl
@@ -680,7 +681,24 @@ def _check(q: Tensor, k: Tensor, v: Tensor, key_keep: Tensor | None) -> Layout:
             "q must be on a GPU, got cpu; to run the kernels on the CPU, set "
             "TRITON_INTERPRET=1 in the environment before Triton is imported"
         )
+    if INTERPRETED:
+        _check_versions(triton.__version__, numpy.__version__)
     return Layout.of(leading, k, v)
+
+
+def _check_versions(triton_has: str, numpy_has: str) -> None:
+    """Refuse the two releases whose meeting ends in an error inside the interpreter."""
+    if release(triton_has) < (3, 7) and release(numpy_has) >= (2, 4):
+        raise RuntimeError(
+            f"the interpreter of Triton {triton_has} does not work with NumPy "
+            f"{numpy_has}: install triton 3.7 or newer, or numpy<2.4"
+        )
+
+
+def release(version: str) -> tuple[int, int]:
+    """The first two numbers of a version."""
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
 
 
 def _offset(first: int | None, q: Tensor, k: Tensor) -> int:
