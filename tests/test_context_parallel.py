@@ -18,7 +18,7 @@ import attn_tutorial as at
 from attn_tutorial import patterns as P
 from attn_tutorial import tiled
 from attn_tutorial.backends import context_parallel, ring
-from attn_tutorial.backends.context_run import Case, launch, lose_a_rank
+from attn_tutorial.backends.context_run import Call, launch, lose_a_rank
 from attn_tutorial.backends.halo import halo_bytes, plan_halo
 from attn_tutorial.backends.ring import all_gather_bytes, ring_bytes
 
@@ -195,7 +195,7 @@ def test_a_lost_rank_gives_an_error_in_time(folder):
 
 def test_launch_measures_on_processes():
     settings = {"window": 4, "causal": True, "overlap": True}
-    cases = [Case("local", [14, 9], settings, padding=3), Case("ring", [14, 9], {})]
+    cases = [Call("local", [14, 9], settings, padding=3), Call("ring", [14, 9], {})]
     local, ring = launch(2, cases)
     assert [report["rank"] for report in local] == [0, 1]
     assert [report["tokens"] for report in ring] == [14, 9]
@@ -210,12 +210,12 @@ def test_launch_measures_on_processes():
 
 def test_launch_says_why_a_rank_failed():
     with pytest.raises(RuntimeError, match="window must be at least 0, got -1"):
-        launch(1, [Case("local", [3], {"window": -1})])
+        launch(1, [Call("local", [3], {"window": -1})])
 
 
 def test_launch_gives_up_in_time():
     with pytest.raises(RuntimeError, match="a rank is not done after 0.01 seconds"):
-        launch(1, [Case("local", [3], {"window": 1})], timeout=0.01)
+        launch(1, [Call("local", [3], {"window": 1})], timeout=0.01)
 
 
 def test_a_killed_rank_is_an_error_for_the_others():
@@ -227,7 +227,7 @@ def test_a_killed_rank_is_an_error_for_the_others():
     ("call", "message"),
     [
         (lambda: lose_a_rank(2, "late"), "how must be one of killed, stopped"),
-        (lambda: Case("halo", [3], {}), "method must be one of local, sparse, all_"),
+        (lambda: Call("halo", [3], {}), "method must be one of local, sparse, all_"),
     ],
 )
 def test_unknown_names_are_refused(call, message):

@@ -43,7 +43,7 @@ from attn_tutorial.dense import attention
 from attn_tutorial.local import local_attention
 from attn_tutorial.sparse import sparse_attention
 
-__all__ = ["Case", "launch", "lose_a_rank", "main", "measure"]
+__all__ = ["Call", "launch", "lose_a_rank", "main", "run_call"]
 
 TOGETHER = {
     "local": context_local_attention,
@@ -61,7 +61,7 @@ LOST = {"killed": "SIGKILL", "stopped": "SIGSTOP"}
 
 
 @dataclass(frozen=True)
-class Case:
+class Call:
     """One attention call to measure.
 
     Attributes:
@@ -91,13 +91,13 @@ class Case:
     def numbers(self) -> int:
         """Numbers in a token's keys and values, and key_keep where there is padding.
 
-        >>> Case("local", [4, 4], {"window": 1}, heads=2, d=16).numbers
+        >>> Call("local", [4, 4], {"window": 1}, heads=2, d=16).numbers
         64
         """
         return self.heads * (2 * self.d + bool(self.padding))
 
 
-def measure(case: Case) -> dict:
+def run_call(case: Call) -> dict:
     """Run a case beside the other ranks of the group, in float64.
 
     Returns:
@@ -136,7 +136,7 @@ def _run(function, inputs, weight, case, settings) -> tuple[list[int], list[Tens
     return [there.bytes, back.bytes], [output.detach(), *grads]
 
 
-def _shard(x: Tensor, case: Case) -> Tensor:
+def _shard(x: Tensor, case: Call) -> Tensor:
     """This rank's tokens of x, (..., n, d)."""
     return x.split(list(case.lengths), -2)[dist.get_rank()]
 
@@ -145,7 +145,7 @@ def _error(a: Tensor, b: Tensor) -> float:
     return (a - b).abs().max().item() if a.numel() else 0.0
 
 
-def launch(ranks: int, cases: Sequence[Case], timeout: float = 120) -> list[list]:
+def launch(ranks: int, cases: Sequence[Call], timeout: float = 120) -> list[list]:
     """Measure cases on processes of this machine, one for each rank.
 
     Args:
@@ -154,7 +154,7 @@ def launch(ranks: int, cases: Sequence[Case], timeout: float = 120) -> list[list
         timeout: Seconds after which a process is given up.
 
     Returns:
-        For each case the reports of `measure`, in the order of the ranks.
+        For each case the reports of `run_call`, in the order of the ranks.
 
     Raises:
         RuntimeError: If a process fails or is not done in time; with what all wrote.
@@ -244,8 +244,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(_get_lost(options.lose, patience)), flush=True)
         os._exit(0)  # there is no orderly way out of a group that has lost a rank
     if options.cases:
-        cases = [Case(**case) for case in json.loads(options.cases)]
-        print(json.dumps([measure(case) for case in cases]), flush=True)
+        cases = [Call(**case) for case in json.loads(options.cases)]
+        print(json.dumps([run_call(case) for case in cases]), flush=True)
     else:
         _print_table(_case(options, dist.get_world_size()))
     dist.destroy_process_group()
@@ -274,24 +274,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _case(options: argparse.Namespace, ranks: int) -> Case:
+def _case(options: argparse.Namespace, ranks: int) -> Call:
     lengths = options.lengths
     if lengths is None:
         ends = [options.tokens * rank // ranks for rank in range(ranks + 1)]
         lengths = [b - a for a, b in pairwise(ends)]
     if options.method:
-        return Case(options.method, lengths, {})
+        return Call(options.method, lengths, {})
     method, settings = "local", {"window": options.window}
     if options.block_size is not None:
         method, settings = "sparse", {"block_size": options.block_size}
     settings |= {"causal": options.causal, "overlap": options.overlap}
-    return Case(method, lengths, settings, options.padding)
+    return Call(method, lengths, settings, options.padding)
 
 
-def _print_table(case: Case) -> None:
+def _print_table(case: Call) -> None:
     """Measure a case; rank 0 prints what all ranks found, all of them agree or fail."""
     every = [{} for _ in case.lengths]
-    dist.all_gather_object(every, measure(case))
+    dist.all_gather_object(every, run_call(case))
     if dist.get_rank() == 0:
         print(f"{case.method} {case.settings}, float64, on {len(every)} processes")
         print(

@@ -116,7 +116,7 @@ def all_pairs(case: Case) -> int:
     return case.n**2
 
 
-def kept_pairs(case: Case) -> int:
+def pairs_of_pattern(case: Case) -> int:
     """Count the pairs of the pattern."""
     return at.cost.kept_pairs(case.pattern, case.n)
 
@@ -132,7 +132,7 @@ def tiled_pairs(case: Case) -> int:
 # The ladder of the book
 
 
-@contender("loop", pairs=kept_pairs, stores_weights=True)
+@contender("loop", pairs=pairs_of_pattern, stores_weights=True)
 def loop(case: Case, device: str) -> Attend:
     """One query at a time, in Python."""
     limit = 512 if case.backward else 2048
