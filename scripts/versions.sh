@@ -32,7 +32,7 @@ check() {  # check NAME
     local home=.versions/$1
     rm -rf "$home"
     mkdir -p .versions
-    "$PYTHON" -m venv "$home" && install "$1" "$home/bin/pip" || return
+    "$PYTHON" -m venv "$home" && "$home/bin/pip" install -q "setuptools>=77" && install "$1" "$home/bin/pip" || return
     run_pytest "$home/bin/python" -m "not browser" || return
     if [ "$1" = colab ]; then
         run_pytest "$home/bin/python" --nbval-lax notebooks || return
