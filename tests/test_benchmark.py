@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import io
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import threading
 import types
 
 import jsonschema
@@ -17,7 +19,7 @@ import torch
 from conftest import ROOT
 
 import attn_tutorial as at
-from attn_tutorial import benchmark
+from attn_tutorial import benchmark, provenance
 from attn_tutorial.backends import flex
 from attn_tutorial.benchmark import (
     Case,
@@ -38,6 +40,7 @@ from attn_tutorial.benchmark import record as writing
 from attn_tutorial.benchmark.contenders import CONTENDERS, Contender, Unavailable
 from attn_tutorial.benchmark.disturbance import Share, Usage
 from attn_tutorial.benchmark.estimate import Estimate
+from attn_tutorial.benchmark.progress import Life
 from attn_tutorial.benchmark.protocol import Settings
 
 reading = sys.modules[benchmark.load.__module__]  # `load` is the function, too
@@ -761,6 +764,86 @@ def test_a_record_that_cannot_be_written_is_said_before_it_is_measured(tmp_path)
         __main__.main(["run", "--out", str(tmp_path / "file" / "here-1.json")])
 
 
+def test_a_folder_is_refused_as_a_record_before_anything_is_measured(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(measure, "ceilings", lambda *a: 1 / 0)
+    with pytest.raises(SystemExit, match="is a folder: --out needs the name of a file"):
+        __main__.main(["run", "--out", str(tmp_path)])
+    foreign = tmp_path / "package.json"
+    foreign.write_text('{"name": "left-pad"}')
+    with pytest.raises(SystemExit, match="is no record of a benchmark"):
+        __main__.main(["run", "--out", str(foreign)])
+    assert foreign.read_text() == '{"name": "left-pad"}'
+
+
+def test_a_record_is_not_continued_with_other_settings(record, tmp_path, monkeypatch):
+    path = tmp_path / "here-1.json"
+    monkeypatch.setattr(writing, "provenance", lambda *device: record.provenance)
+    writing.write(record.data, path)
+    other = dataclasses.replace(QUICK, budget=1.0)
+    with pytest.raises(SystemExit, match="begun with other settings"):
+        __main__.run([Plan(SMALL[0])], "quick", other, out=path)
+
+
+def test_ctrl_c_leaves_the_finished_cases_and_says_so(
+    record, tmp_path, monkeypatch, capsys
+):
+    finished = record.data["cases"][0]
+    answers = iter([finished])
+
+    def measure_case(*arguments):
+        for answer in answers:
+            return answer
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measure, "measure_case", measure_case)
+    monkeypatch.setattr(measure, "ceilings", lambda *a: record.data["ceilings"])
+    path = tmp_path / "here-1.json"
+    with pytest.raises(SystemExit) as ended:
+        __main__.main(["run", "--suite", "quick", "--out", str(path)])
+    assert ended.value.code == 130
+    assert benchmark.read(path).data["cases"] == [finished]
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("Stopped.") and "holds the finished cases (1)" in said
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_line_of_life_says_what_is_being_done():
+    stream, written = Terminal(), threading.Event()
+    stream.flush = written.set
+    with Life(2, expected=60, stream=stream, every=0.001) as life:
+        life.begin("a case")
+        life.tell("round 3, tiled")
+        for _ in range(3):  # the thread goes on by itself
+            written.clear()
+            assert written.wait(10)
+    assert "[1/2, 0:00 of about 1:00] a case: round 3, tiled" in stream.getvalue()
+    assert stream.getvalue().endswith("\r\x1b[K"), "the line is left behind"
+    assert not life.thread.is_alive()
+
+
+def test_without_a_terminal_the_line_of_life_is_plain_and_rare(capsys):
+    stream = io.StringIO()
+    with Life(2, stream=stream) as life:
+        assert life.every == 30
+        life.say("a table")
+    assert stream.getvalue() == "[0/2, 0:00] starting\n"
+    assert capsys.readouterr().out == "a table\n"
+
+
+def test_who_cannot_run_is_told_once(capsys):
+    plans = [Plan(case, contenders=("tiled", "triton")) for case in SMALL[:3]]
+    __main__.run(plans, "quick", QUICK)
+    printed = capsys.readouterr().out
+    assert printed.count("local, n = 96") == 3
+    assert printed.count("needs a CUDA device") == 1
+
+
 def spoilt(record, text):
     """The text of a record in which the first median is something else."""
     found = re.compile(r'"median": [\d.e-]+')
@@ -827,6 +910,10 @@ def test_nothing_is_counted_below_one(option, value, capsys):
 # Several runs
 
 
+STEADY = {"spread": 0.0, "tries": 1, "scattered": False}
+CALM = {"others": 0.0, "stolen": 0.0, "tries": 1, "disturbed": False}
+
+
 def invented(name, factor=1.0, times=None):
     """A record in which each contender's time is known."""
     times = times or {"tiled": lambda n: 1e-6 * n, "sdpa full": lambda n: 1e-9 * n * n}
@@ -839,13 +926,19 @@ def invented(name, factor=1.0, times=None):
                 "computes": "pattern",
                 "executed_flops": 2 * case.useful_flops,
                 "largest_error": 1e-7,
-                "rounds": 3,
+                "rounds": 7,
+                **STEADY,
                 "seconds": same(time(n) * (factor if who == "tiled" else 1)),
                 "peak_bytes": 100 * n if who == "tiled" else None,
             }
             for who, time in times.items()
         ]
-        matmul = {"flops": 10**9, "rounds": 3, "seconds": same(0.01)}  # 100 GFLOP/s
+        matmul = {
+            "flops": 10**9,
+            "rounds": 7,
+            "seconds": same(0.01),
+            **STEADY,
+        }  # 100 GFLOP/s
         entries.append(
             {
                 "case": dataclasses.asdict(case),
@@ -853,6 +946,7 @@ def invented(name, factor=1.0, times=None):
                 "useful_flops": case.useful_flops,
                 "compulsory_bytes": case.compulsory_bytes,
                 "matmul": matmul,
+                "disturbance": dict(CALM),
                 "results": results,
                 "not_run": {"natten": "needs a CUDA device"},
             }
@@ -862,7 +956,7 @@ def invented(name, factor=1.0, times=None):
         "copy": {"bytes": 10**9, "seconds": same(0.1)},
     }
     data = {
-        "schema": 1,
+        "schema": 2,
         "suite": "full",
         "settings": dataclasses.asdict(QUICK),
         "provenance": writing.provenance("cpu", "processor"),
@@ -891,7 +985,7 @@ def test_values_are_medians_and_ranges_over_the_runs():
     assert RUNS.ceiling("copy", "bfloat16").median == pytest.approx(10e9)
     assert RUNS.peak_bytes("tiled", LINE).median == 51200
     result = RUNS.select("tiled", n=1024)[0]
-    assert (result.tile_tax, result.run, result.rounds) == (2.0, "x-1", 3)
+    assert (result.tile_tax, result.run, result.rounds) == (2.0, "x-1", 7)
     assert result.intensity == result.useful_flops / result.case.compulsory_bytes
     assert RUNS.swept("grid") == [Case("local", 4096, 128)]
 
@@ -973,6 +1067,112 @@ def test_compare_prints_changes_case_by_case():
     assert "no case in common" in benchmark.compare(RUNS, Records())
 
 
+def test_runs_that_were_measured_differently_say_so():
+    other = invented("x-4")
+    other.data["settings"]["budget"] = 2.5
+    del other.data["settings"]["spread"]  # as in the first records
+    mixed = Records([*RUNS, other])
+    assert RUNS.differing_settings == {}
+    assert mixed.differing_settings["budget"] == [60, 60, 60, 2.5]
+    text = report.protocol(mixed)
+    assert "measured with different settings" in text
+    assert "budget: 60 (x-1), 60 (x-2), 60 (x-3), 2.5 (x-4)" in text
+    assert "not recorded (x-4)" in text
+    assert "different settings" not in report.protocol(RUNS)
+    assert "runs: 3; a published number needs 5" in report.protocol(RUNS)
+    assert "a published number" not in report.protocol(Records([*RUNS, *RUNS]))
+
+
+def test_show_prints_what_was_marked():
+    marked = invented("x-5")
+    first, second = marked.data["cases"][:2]
+    first["disturbance"] = {
+        "others": 0.5, "stolen": 0.25, "tries": 3, "disturbed": True}  # fmt: skip
+    second["results"][0] |= {"spread": 0.4, "tries": 3, "scattered": True}
+    text = report.show(Records([marked]))
+    assert "marked: 2" in text
+    assert (
+        "disturbed, x-5: local, n = 512, w = 128: forward (others 50%, host 25%)"
+        in text
+    )
+    assert (
+        "scattered, x-5: tiled, local, n = 1024, w = 128: forward (spread 0.40)" in text
+    )
+    lines = [line for line in text.splitlines() if "ms," in line]
+    assert sum(line.endswith(", disturbed") for line in lines) == 2
+    assert sum(line.endswith(", scattered") for line in lines) == 1
+    assert "marked: nothing" in report.show(RUNS)
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_a_record_of_the_first_schema_is_shown_with_what_it_lacks(path):
+    record = benchmark.read(path)
+    if record.data["schema"] != 1:
+        pytest.skip("a record of the present protocol")
+    text = report.show(Records([record]), tables=False)
+    assert "Vector instructions: not recorded; PyTorch uses AVX" in text
+    assert f"disturbance and spread: not recorded in {path.stem}" in text
+    assert record.results[0].spread is None and not record.results[0].scattered
+
+
+def test_full_attention_is_told_in_every_table_of_its_length():
+    one = invented("x-1")
+    wide = copy.deepcopy(one.data["cases"][0])
+    wide["case"]["size"] = 64
+    wide["results"] = wide["results"][:1]  # tiled alone
+    runs = Records([benchmark.Record("x-1", one.data | {
+        "cases": [*one.data["cases"], wide]})])  # fmt: skip
+    text = report.table(runs, Case("local", 512, 64))
+    assert "sdpa full         0.2621 ms, in the case: local, n = 512, w = 128" in text
+    other = Case("local", 512, 64, causal=True)
+    assert runs.beside("sdpa full", other) is None
+    assert runs.beside("sdpa full", LINE) == LINE
+
+
+def test_the_best_block_size_of_flexattention_is_named():
+    times = {"tiled": lambda n: 1e-6 * n, "flex 32": lambda n: 3e-6 * n}
+    times["flex 64"] = lambda n: 2e-6 * n
+    runs = Records([invented("x-1", times=times)])
+    lines = report.table(runs, LINE).splitlines()
+    assert [x.split(",")[0][:9].strip() for x in lines if "best block" in x] == [
+        "flex 64"
+    ]
+    assert "best flex (blocks of 64): 2.00x to 2.00x" in report.show(runs)
+
+
+def test_records_of_two_versions_of_pytorch_can_be_compared():
+    other = invented("y-1", 2.0)
+    other.data["provenance"] |= {"torch": "99.0", "vector_instructions": ["sve"]}
+    text = benchmark.compare(Records(RUNS[:1]), Records([other]))
+    assert f"They differ in torch: A {torch.__version__}, B 99.0" in text
+    assert "They differ in vector instructions: A " in text
+    assert "different settings" not in text and "tiled: median 2.00x" in text
+    both = Records([RUNS[0], other])
+    assert f"PyTorch {torch.__version__} and 99.0" in both.source
+    assert "Vector instructions of y-1: sve; PyTorch uses " in report.show(both)
+
+
+def test_vector_instructions_are_a_short_list_in_the_systems_words():
+    intel = "processor : 0\nflags\t\t: fpu sse avx2 avx512f amx_tile amx_bf16\n"
+    assert provenance.vectors_of_linux(intel) == [
+        "avx2", "avx512f", "amx_tile", "amx_bf16"]  # fmt: skip
+    arm = "processor : 0\nFeatures\t: fp asimd sve bf16\n"
+    assert provenance.vectors_of_linux(arm) == ["asimd", "bf16", "sve"]
+    assert provenance.vectors_of_linux("cpu : unknown\n") is None
+    apple = "hw.optional.arm.FEAT_BF16: 1\nhw.optional.AdvSIMD: 1\nhw.optional.x: 1"
+    assert provenance.vectors_of_macos(apple) == ["bf16", "asimd"]
+
+
+def test_where_the_system_does_not_tell_the_instructions_are_not_known(monkeypatch):
+    class Nowhere(type(ROOT)):
+        def exists(self, **how):
+            return False
+
+    monkeypatch.setattr(provenance, "Path", Nowhere)
+    monkeypatch.setattr(provenance, "output_of", lambda command: None)
+    assert provenance.vector_instructions() is None
+
+
 # The page of the book
 
 
@@ -1033,6 +1233,36 @@ def test_the_quick_suite_from_end_to_end(few, tmp_path, monkeypatch, capsys):
     assert shown.splitlines()[-3:] == printed.rstrip().splitlines()[-5:-2]
     __main__.main(["compare", str(path), str(path)])
     assert "tiled: median 1.00x in 1 cases" in capsys.readouterr().out
+
+
+def test_a_dry_run_lists_the_cases_and_their_time_and_measures_nothing(
+    monkeypatch, capsys
+):
+    monkeypatch.setattr(measure, "ceilings", lambda *a: 1 / 0)
+    __main__.main(["run", "--suite", "quick", "--device", "cpu", "--dry-run"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + len(benchmark.suite("quick"))
+    assert re.match(r" +[\d.]+ s  local, n = 512, w = 128: forward, loop, ", lines[0])
+    assert re.match(r"6 cases in about \d:\d\d minutes, without repeats", lines[-1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--rounds", "6"], "must be a whole number of at least 7, got '6'"),
+        (["--threads", "none"], "must be a whole number of at least 1, got 'none'"),
+        (["--budget", "nan"], "must be a number of seconds above 0, got 'nan'"),
+        (["--limit", "-2"], "must be a number of seconds above 0, got '-2'"),
+        (["--suite", "huge"], "invalid choice: 'huge'"),
+    ],
+)
+def test_wrong_options_are_said_in_one_line(options, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        __main__.main(["run", *options])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and message in said and said.count("\n") == 1
+    with pytest.raises(SystemExit, match="--rounds must be at least --least"):
+        __main__.main(["run", "--rounds", "8", "--least", "9"])
 
 
 # Two revisions
