@@ -63,7 +63,7 @@ index: $(VENV)/.everything  ## Write the equation index and the pages of the rec
 
 # Where the records go, and how many independent runs there are.
 DEVICE ?= cpu
-RUNS ?= 3
+RUNS ?= 5
 RECORDS := book/data/benchmarks
 
 benchmark: $(VENV)/.everything  ## Measure the full suite RUNS times on one core, and record it (long)

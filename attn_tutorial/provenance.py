@@ -23,6 +23,7 @@ __all__ = [
     "software",
     "system",
     "utc",
+    "vector_instructions",
     "version",
 ]
 
@@ -88,6 +89,61 @@ def processor_name() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     names = (line.split(":", 1)[1].strip() for line in lines if "model name" in line)
     return next(names, platform.processor() or platform.machine())
+
+
+# Instructions for vectors and matrices, as Linux names them.
+VECTORS = ("sse4_2", "avx", "fma", "avx2", "f16c", "avx_vnni", "avx512f", "avx512bw",
+           "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8",
+           "amx_bf16", "amx_fp16", "asimd", "asimdhp", "asimddp", "bf16", "i8mm", "sve",
+           "sve2", "svebf16", "sme")  # fmt: skip
+# The same in macOS's list of what a processor has.
+MACOS = {
+    "hw.optional.avx1_0": "avx",
+    "hw.optional.avx2_0": "avx2",
+    "hw.optional.fma": "fma",
+    "hw.optional.avx512f": "avx512f",
+    "hw.optional.AdvSIMD": "asimd",
+    "hw.optional.arm.FEAT_BF16": "bf16",
+    "hw.optional.arm.FEAT_I8MM": "i8mm",
+    "hw.optional.arm.FEAT_SME": "sme",
+}
+
+
+def vector_instructions() -> list[str] | None:
+    """The processor's vector instructions; None where the system does not tell.
+
+    Two processors of one name may differ in them, and a finding in bfloat16 hangs on
+    whether there are instructions for it.
+    """
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        return vectors_of_linux(info.read_text())
+    listed = output_of(["sysctl", "hw.optional"])
+    return None if listed is None else vectors_of_macos(listed)
+
+
+def vectors_of_linux(cpuinfo: str) -> list[str] | None:
+    r"""Those in the first list of flags (x86) or features (Arm) of `/proc/cpuinfo`.
+
+    Example:
+        >>> vectors_of_linux("model name : x\nflags : fpu amx_bf16 avx2")
+        ['avx2', 'amx_bf16']
+    """
+    lines = (line.partition(":") for line in cpuinfo.splitlines())
+    listed = (text for name, _, text in lines if name.strip() in ("flags", "Features"))
+    known = set(next(listed, "").split())
+    return [name for name in VECTORS if name in known] if known else None
+
+
+def vectors_of_macos(listed: str) -> list[str]:
+    r"""Those that `sysctl hw.optional` lists with a 1.
+
+    Example:
+        >>> vectors_of_macos("hw.optional.avx2_0: 0\nhw.optional.AdvSIMD: 1")
+        ['asimd']
+    """
+    lines = (line.partition(": ") for line in listed.splitlines())
+    return [MACOS[name] for name, _, value in lines if name in MACOS and value == "1"]
 
 
 def git_revision() -> tuple[str, bool]:

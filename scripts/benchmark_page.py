@@ -15,7 +15,7 @@ PAGE = ROOT / "book" / "benchmarks.md"
 PART = re.compile(r"(<!-- runs: [^\n]*-->\n).*?(<!-- end of runs -->)", re.DOTALL)
 HEAD = (
     "| Run | Started (UTC) | Revision | Threads | Seconds by | Cases | Least calls "
-    "| Budget of a case | Of two calls | Of three |"
+    "| Budget of a case | Of two calls | Of three | Disturbed cases | Scattered |"
 )
 NO_GPU = "There are no records of a GPU yet.\n"
 
@@ -37,7 +37,7 @@ def kind(records: benchmark.Records) -> str:
 
 def part(name: str, records: benchmark.Records) -> str:
     """One device: its software, its runs, and what they found."""
-    lines = [f"### `{name}`", "", facts(records), "", HEAD, "|---" * 10 + "|"]
+    lines = [f"### `{name}`", "", facts(records), "", HEAD, "|---" * 12 + "|"]
     lines += [row(record) for record in records]
     lines += ["", calls(records), "", *doubts(records)]
     lines += ["", "Median over the runs, with the lowest and the highest:", ""]
@@ -53,6 +53,8 @@ def facts(records: benchmark.Records) -> str:
     if device["memory_bytes"]:
         texts.append(f"{device['memory_bytes'] / 2**30:.0f} GiB of memory")
     texts.append(known["cpu_capability"])
+    if known.get("vector_instructions"):
+        texts.append(" ".join(known["vector_instructions"]))
     if known["cuda"]:
         texts.append(f"CUDA {known['cuda']}, driver {known['driver']}")
     texts += [f"PyTorch {known['torch']}", f"Python {known['python']}", known["system"]]
@@ -75,8 +77,17 @@ def row(record: benchmark.Record) -> str:
         f"{record.data['settings']['budget']} s",
         f"{share_of_calls(record, 2):.0%}",
         f"{share_of_calls(record, 3):.0%}",
+        *marked(record),
     ]
     return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def marked(record: benchmark.Record) -> list[str | int]:
+    """How many cases are marked as disturbed, and how many results as scattered."""
+    if not all("disturbance" in entry for entry in record.data["cases"]):
+        return ["not recorded", "not recorded"]
+    disturbed = {x.case for x in record.results if x.disturbed}
+    return [len(disturbed), sum(x.scattered for x in record.results)]
 
 
 def share_of_calls(record: benchmark.Record, count: int) -> float:
@@ -90,11 +101,11 @@ def calls(records: benchmark.Records) -> str:
     same = all(each == settings[0] for each in settings)
     first = "" if same else "The runs were measured with different settings. "
     return first + (
-        "The last columns say how many calls a contender got at least, how long the "
-        "rounds of a case went on (to 15 rounds at most), and which share of the "
-        "medians are medians of two or of three calls. A median of two calls is their "
-        "mean, and one stalled call moves it as far as it likes. No rule removes "
-        "outliers."
+        "The columns say how many calls a contender got at least, how long the rounds "
+        "of a case went on, and which share of the medians are medians of two or of "
+        "three calls. A median of two calls is their mean, and one stalled call moves "
+        "it as far as it likes. The last two count what the protocol marks: cases that "
+        "other processes disturbed, and results whose rounds spread too far."
     )
 
 

@@ -2,11 +2,15 @@
 
 import copy
 import dataclasses
+import io
 import json
+import os
 import re
 import shutil
+import statistics
 import subprocess
 import sys
+import threading
 import types
 
 import jsonschema
@@ -15,7 +19,7 @@ import torch
 from conftest import ROOT
 
 import attn_tutorial as at
-from attn_tutorial import benchmark
+from attn_tutorial import benchmark, provenance
 from attn_tutorial.backends import flex
 from attn_tutorial.benchmark import (
     Case,
@@ -26,12 +30,18 @@ from attn_tutorial.benchmark import (
     cases,
     clocks,
     contenders,
+    disturbance,
     measure,
+    protocol,
     report,
     revisions,
 )
 from attn_tutorial.benchmark import record as writing
 from attn_tutorial.benchmark.contenders import CONTENDERS, Contender, Unavailable
+from attn_tutorial.benchmark.disturbance import Share, Usage
+from attn_tutorial.benchmark.estimate import Estimate
+from attn_tutorial.benchmark.progress import Life
+from attn_tutorial.benchmark.protocol import Settings
 
 reading = sys.modules[benchmark.load.__module__]  # `load` is the function, too
 
@@ -41,7 +51,9 @@ SMALL = [
     for size in (4, 16, 96)
     for causal in (False, True)
 ]
-QUICK = measure.Settings(rounds=4, least=3, budget=60, limit=60, memory=False)
+QUICK = Settings(
+    rounds=8, least=7, budget=60, limit=60, memory=False, disturbance=9e9, spread=9e9
+)
 COMMITTED = sorted((ROOT / "book/data/benchmarks").glob("*.json"))
 
 
@@ -107,28 +119,69 @@ def test_the_full_suite_covers_what_is_promised(device):
     known = {plan.case for plan in plans}
     assert len(known) == len(plans)
     usual = "bfloat16" if device == "cuda" else "float32"
-    assert {case.n for case in known} >= {512, 1024, 2048, 4096, 16384, 65536, 2**20}
+    lengths = {512, 1024, 2048, 4096, 8192, 16384}
+    for dtype in ("float32", "bfloat16"):
+        for causal in (False, True):
+            forward = Case("local", 0, 128, causal, dtype=dtype)
+            line = on_line(known, forward)
+            assert line >= (lengths if dtype == usual else lengths - {1024})
+            assert on_line(known, dataclasses.replace(forward, backward=True)) >= {
+                512, 2048, 4096}  # fmt: skip
+            assert Case("local", 4096, 128, causal, True, 8, 128, dtype) in known
     sizes = {case.size for case in known if case.n == 16384}
-    assert sizes == {64, 128, 256, 512, 1024, 2048, 4096}
-    assert {case.heads for case in known} == {8, 16, 32}
+    assert sizes == {64, 128, 256, 512, 1024, 4096}
     assert {case.d for case in known} == {64, 128}
-    assert {case.dtype for case in known} == {"float32", "bfloat16"}
     assert any(plan.memory for plan in plans)
-    for n in (4096, 16384, 65536):
-        for size in (64, 128, 256, 512):
-            for mechanism, causal in (
-                ("local", False),
-                ("local", True),
-                ("blocks", False),
-            ):
-                assert Case(mechanism, n, size, causal, dtype=usual) in known
+    for size in (64, 128, 512):
+        for mechanism, causal in cases.PATTERNS:
+            assert Case(mechanism, 4096, size, causal, dtype=usual) in known
+
+
+def on_line(known, line):
+    """Lengths at which cases lie on a line."""
+    return {case.n for case in known if dataclasses.replace(case, n=0) == line}
+
+
+def test_every_causal_window_has_full_attention_in_its_table():
+    plans = benchmark.suite("full")
+    full = {blind(p.case) for p in plans if "sdpa full" in p.contenders}
+    causal = {p.case for p in plans if p.case.causal and p.case.dtype == "float32"}
+    assert len(causal) > 20
+    assert all(blind(case) in full for case in causal)
+
+
+def blind(case):
+    """A case without what full attention ignores."""
+    return dataclasses.replace(case, mechanism="", size=0)
+
+
+def test_a_run_of_one_core_takes_a_quarter_of_an_hour_by_the_records():
+    known = benchmark.load("cpu")
+    estimate = Estimate(known, Settings(), "cpu")
+    assert 300 < estimate.suite(benchmark.suite("full")) <= 900
+    assert estimate.suite(benchmark.suite("quick")) <= 120
+    one = Plan(Case("local", 16384, 128), contenders=("tiled", "sdpa full", "natten"))
+    calls = estimate.calls(one)
+    assert list(calls) == ["tiled", "sdpa full"], "natten is in no record"
+    assert calls["tiled"] == known.seconds("tiled", one.case).median
+    assert estimate.case(one) > 8 * sum(calls.values())  # once to check, seven rounds
+
+
+def test_what_is_not_recorded_is_estimated_from_its_operations():
+    estimate = Estimate(RUNS, Settings(limit=10), "cpu")
+    case, one = Case("local", 4096, 256), CONTENDERS["tiled"]
+    rate = statistics.median(x.executed_flops / x.seconds for x in RUNS.select("tiled"))
+    assert estimate.call("tiled", case) == pytest.approx(
+        one.executed_flops(case) / rate
+    )
+    assert estimate.call("sdpa full", Case("local", 2**20, 256)) == 0, "too slow"
 
 
 def test_a_case_on_two_sweeps_is_measured_once_by_all_who_compete():
     case = Case("local", 16384, 128)
     plan = next(p for p in benchmark.suite("full") if p.case == case)
     assert set(plan.sweeps) == {"length", "size", "grid", "memory"}
-    assert plan.contenders is None and plan.memory
+    assert {"sdpa full", "flex 32", "tiled"} <= set(plan.contenders) and plan.memory
 
 
 def test_plans_of_one_case_can_be_joined():
@@ -302,14 +355,14 @@ def test_every_contender_is_recorded_or_its_absence_is(few):
     assert entry["not_run"]["absent"] == "no module named nothing"
     assert "RuntimeError" in entry["not_run"]["broken"]
     assert "wrong: differs from the reference by" in entry["not_run"]["wrong"]
-    assert found["tiled"]["rounds"] == entry["matmul"]["rounds"] == 4
+    assert found["tiled"]["rounds"] == entry["matmul"]["rounds"] == 8
     assert found["tiled"]["largest_error"] < 1e-5
 
 
 def test_all_contenders_of_a_round_run_before_the_next_round():
     order = []
     runs = {name: lambda name=name: order.append(name) for name in "abcde"}
-    samples = measure.timed(runs, dataclasses.replace(QUICK, rounds=12), Ticks())
+    samples = protocol.timed(runs, dataclasses.replace(QUICK, rounds=12), Ticks())
     rounds = [order[i : i + 5] for i in range(0, 60, 5)]
     assert all(sorted(one) == list("abcde") for one in rounds)
     assert len(set(map(tuple, rounds))) > 1, "always the same order"
@@ -318,8 +371,131 @@ def test_all_contenders_of_a_round_run_before_the_next_round():
 
 def test_no_round_starts_after_the_budget_but_the_least_do():
     settings = dataclasses.replace(QUICK, rounds=9, least=3, budget=0)
-    samples = measure.timed({"a": lambda: None}, settings, Ticks())
+    samples = protocol.timed({"a": lambda: None}, settings, Ticks())
     assert len(samples["a"]) == 3
+
+
+def test_a_record_has_seven_rounds_or_more():
+    assert Settings().least >= protocol.LEAST == 7
+    assert Settings().rounds >= Settings().least
+    assert (Settings().disturbance, Settings().repeats) == (0.05, 2)
+
+
+class Stalls:
+    """A clock on which chosen calls of one contender take ten times as long."""
+
+    name = "processor"
+
+    def __init__(self, stalled):
+        self.stalled, self.calls = set(stalled), 0
+
+    def seconds(self, run):
+        seconds = 1.0
+        if run() == "sleeper":
+            self.calls += 1
+            seconds = 10.0 if self.calls in self.stalled else 1.0
+        return {"wall": seconds, "processor": seconds}
+
+
+def measured_with(stalled, repeats=2):
+    """Timings of two contenders, one of which stalls in some of its calls."""
+    runs = {name: lambda name=name: name for name in ("sleeper", "matmul")}
+    settings = Settings(rounds=7, repeats=repeats)
+    clock = Stalls(stalled)
+    samples = protocol.timed(runs, settings, clock)
+    tries = protocol.steadied(runs, samples, settings, clock, usage=lambda: None)
+    found = {
+        name: protocol.timing(samples[name], tries[name], settings, clock.name)
+        for name in runs
+    }
+    assert (found["matmul"]["tries"], found["matmul"]["scattered"]) == (1, False)
+    return found["sleeper"]
+
+
+def test_one_stalled_call_of_seven_neither_moves_the_median_nor_is_marked():
+    found = measured_with([3])
+    assert (found["tries"], found["scattered"], found["spread"]) == (1, False, 0)
+    assert found["seconds"]["processor"]["median"] == 1
+
+
+def test_a_contender_that_stalls_is_measured_again():
+    found = measured_with([2, 5])
+    assert (found["tries"], found["scattered"]) == (2, False)
+    assert found["seconds"]["processor"]["quartiles"] == [1, 1]
+
+
+def test_a_contender_that_keeps_stalling_is_marked():
+    found = measured_with(range(1, 99, 2))
+    assert (found["tries"], found["scattered"]) == (3, True)
+    assert found["spread"] > Settings().spread
+    assert measured_with(range(1, 99, 2), repeats=0)["tries"] == 1
+
+
+def busy_computer(*shares):
+    """Processor times of a computer whose other processes have shares, one a try."""
+    counts, now = [], Usage(0, 0, 0, 0)
+    for others, stolen in shares:
+        counts.append(now)
+        now = Usage(now.wall + 10, now.own + 9, now.busy + 9 + 10 * others,
+                    now.stolen + 10 * stolen)  # fmt: skip
+        counts.append(now)
+    return lambda: counts.pop(0)
+
+
+@pytest.fixture
+def one_thread(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+
+
+def test_a_disturbed_case_is_measured_again(one_thread):
+    usage = busy_computer((0.5, 0.0), (0.01, 0.02))
+    runs, settings = {"a": lambda: None}, Settings(rounds=7)
+    samples, noted = protocol.undisturbed(runs, settings, Ticks(), usage=usage)
+    assert noted == {"others": 0.01, "stolen": 0.02, "tries": 2, "disturbed": False}
+    assert samples["a"][0]["processor"] == 8, "the first try counts"
+
+
+def test_a_case_that_stays_disturbed_is_marked_and_the_calmest_try_counts(one_thread):
+    usage = busy_computer((0.5, 0.1), (0.0, 0.06), (0.4, 0.0))
+    runs, settings = {"a": lambda: None}, Settings(rounds=7)
+    samples, noted = protocol.undisturbed(runs, settings, Ticks(), usage=usage)
+    assert noted == {"others": 0, "stolen": 0.06, "tries": 3, "disturbed": True}
+    assert samples["a"][0]["processor"] == 8
+
+
+def test_where_the_system_does_not_say_nothing_is_repeated():
+    settings = Settings(rounds=7)
+    _, noted = protocol.undisturbed(
+        {"a": lambda: None}, settings, Ticks(), usage=lambda: None
+    )
+    assert noted == {"others": None, "stolen": None, "tries": 1, "disturbed": False}
+
+
+def test_a_share_is_of_the_wall_time_of_our_own_threads():
+    before = Usage(wall=100, own=50, busy=500, stolen=3)
+    after = Usage(wall=110, own=59, busy=519, stolen=4)  # others: 19 - 9 = 10 s of 10
+    assert disturbance.share_between(before, after, 1) == Share(1.0, 0.1)
+    assert disturbance.share_between(before, after, 2) == Share(0.5, 0.05)
+    rounded = dataclasses.replace(after, busy=508)  # ticks are coarser than ours
+    assert disturbance.share_between(before, rounded, 1).others == 0
+    assert disturbance.share_between(None, after, 1) is None
+    assert Settings().calm(Share(0.03, 0.02)) and not Settings().calm(Share(0.03, 0.03))
+
+
+def test_processor_time_is_read_where_the_system_counts_it(tmp_path):
+    assert disturbance.usage(tmp_path / "none") is None
+    (tmp_path / "stat").write_text("intr 5\n")
+    assert disturbance.usage(tmp_path / "stat") is None
+    (tmp_path / "stat").write_text("cpu  700 100 200 9 9 30 70 50 1 1\ncpu0 1 2 3\n")
+    found = disturbance.usage(tmp_path / "stat")
+    ticks = os.sysconf("SC_CLK_TCK")
+    assert (found.busy, found.stolen) == (1100 / ticks, 50 / ticks)
+
+
+def test_the_time_of_children_is_our_own():
+    before = disturbance.usage() or pytest.skip("the system does not count")
+    subprocess.run([sys.executable, "-c", "for _ in range(10**7): pass"], check=True)
+    assert disturbance.usage().own - before.own > 0.05
 
 
 def test_who_is_too_slow_is_reported(few):
@@ -332,17 +508,19 @@ def test_who_is_too_slow_is_reported(few):
 
 
 def test_medians_and_quartiles():
-    found = measure.summary([5.0, 1.0, 2.0, 3.0, 4.0])
+    found = protocol.summary([5.0, 1.0, 2.0, 3.0, 4.0])
     assert found == {"median": 3.0, "quartiles": [2.0, 4.0], "minimum": 1.0}
 
 
 def test_peak_memory_of_a_call_is_measured_in_a_process_of_its_own():
     case = Case("local", 2048, 16, heads=8, d=64)  # the result takes 4 MiB
-    peak = measure.peak_in_child(case, "tiled")
-    assert case.tensor_bytes <= peak < 8 * case.tensor_bytes
-    dense = measure.peak_in_child(case, "masked dense")
-    assert dense > 4 * 8 * 2048**2  # the scores
-    assert measure.peak_in_child(case, "triton") is None
+    names = ("masked dense", "tiled", "triton", "sdpa full")  # triton ends it
+    peaks = measure.peaks_in_child(case, names)
+    assert list(peaks) == ["masked dense", "tiled"]
+    assert case.tensor_bytes <= peaks["tiled"] < 8 * case.tensor_bytes
+    assert peaks["masked dense"] > 4 * 8 * 2048**2  # the scores
+    alone = measure.peaks_in_child(case, ["tiled"])["tiled"]
+    assert abs(alone - peaks["tiled"]) < case.tensor_bytes  # no matter who was before
 
 
 # Clocks
@@ -411,9 +589,7 @@ def test_with_one_thread_the_processors_time_counts():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_case_on_a_gpu():
     case = Case("local", 2048, 64, backward=True, dtype="bfloat16")
-    entry = measure.measure_case(
-        Plan(case), measure.Settings(), clocks.CudaClock(), "cuda"
-    )
+    entry = measure.measure_case(Plan(case), Settings(), clocks.CudaClock(), "cuda")
     found = {result["name"]: result for result in entry["results"]}
     assert {"tiled", "triton"} <= set(found), entry["not_run"]
     assert all(result["peak_bytes"] > 0 for result in entry["results"])
@@ -428,7 +604,7 @@ def record():
     plans = [
         Plan(case, ("length",), ("tiled", "sdpa full", "triton")) for case in SMALL[:2]
     ]
-    return benchmark.Record("here-1", __main__.run(plans, "quick", QUICK, say=str))
+    return benchmark.Record("here-1", __main__.run(plans, "quick", QUICK))
 
 
 def test_a_new_record_keeps_to_the_schema(record):
@@ -476,6 +652,34 @@ def test_a_record_that_lacks_a_field_is_refused(record, path):
         benchmark.validate(without(record.data, path))
 
 
+NEW = [
+    ("settings", "disturbance"),
+    ("settings", "spread"),
+    ("settings", "repeats"),
+    ("provenance", "vector_instructions"),
+    ("cases", "*", "disturbance"),
+    ("cases", "*", "disturbance", "disturbed"),
+    ("cases", "*", "matmul", "scattered"),
+    ("cases", "*", "results", "*", "spread"),
+    ("cases", "*", "results", "*", "tries"),
+    ("cases", "*", "results", "*", "scattered"),
+]
+
+
+@pytest.mark.parametrize("path", NEW, ids=".".join)
+def test_a_new_record_says_how_it_was_measured_and_what_is_marked(record, path):
+    with pytest.raises(jsonschema.ValidationError):
+        benchmark.validate(without(record.data, path))
+
+
+def test_a_new_record_has_seven_rounds_by_its_settings(record):
+    data = copy.deepcopy(record.data)
+    data["settings"]["least"] = 6
+    with pytest.raises(jsonschema.ValidationError):
+        benchmark.validate(data)
+    assert all(result.rounds >= 7 for result in record.results)
+
+
 def test_the_schema_requires_what_the_book_promises():
     required = {".".join(path) for path in REQUIRED}
     for name in ("device", "driver", "cuda", "torch", "threads", "revision", "date"):
@@ -521,7 +725,7 @@ def test_a_run_that_was_interrupted_is_continued(record, tmp_path, monkeypatch):
     monkeypatch.setattr(writing, "provenance", lambda *device: record.provenance)
     writing.write(record.data | {"cases": record.data["cases"][:1]}, path)
     plans = [Plan(case, ("length",), ("tiled",)) for case in SMALL[:2]]
-    data = __main__.run(plans, "quick", QUICK, out=path, say=str)
+    data = __main__.run(plans, "quick", QUICK, out=path)
     assert len(data["cases"]) == 2
     assert data["cases"][0] == record.data["cases"][0], "measured again"
     assert benchmark.read(path).data == data
@@ -529,7 +733,7 @@ def test_a_run_that_was_interrupted_is_continued(record, tmp_path, monkeypatch):
     other["provenance"]["revision"] = "0" * 40
     writing.write(other, path)
     with pytest.raises(SystemExit, match="another machine or revision"):
-        __main__.run(plans, "quick", QUICK, out=path, say=str)
+        __main__.run(plans, "quick", QUICK, out=path)
 
 
 def test_a_run_that_is_killed_while_it_writes_leaves_the_record(
@@ -558,6 +762,86 @@ def test_a_record_that_cannot_be_written_is_said_before_it_is_measured(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(SystemExit, match="file"):
         __main__.main(["run", "--out", str(tmp_path / "file" / "here-1.json")])
+
+
+def test_a_folder_is_refused_as_a_record_before_anything_is_measured(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(measure, "ceilings", lambda *a: 1 / 0)
+    with pytest.raises(SystemExit, match="is a folder: --out needs the name of a file"):
+        __main__.main(["run", "--out", str(tmp_path)])
+    foreign = tmp_path / "package.json"
+    foreign.write_text('{"name": "left-pad"}')
+    with pytest.raises(SystemExit, match="is no record of a benchmark"):
+        __main__.main(["run", "--out", str(foreign)])
+    assert foreign.read_text() == '{"name": "left-pad"}'
+
+
+def test_a_record_is_not_continued_with_other_settings(record, tmp_path, monkeypatch):
+    path = tmp_path / "here-1.json"
+    monkeypatch.setattr(writing, "provenance", lambda *device: record.provenance)
+    writing.write(record.data, path)
+    other = dataclasses.replace(QUICK, budget=1.0)
+    with pytest.raises(SystemExit, match="begun with other settings"):
+        __main__.run([Plan(SMALL[0])], "quick", other, out=path)
+
+
+def test_ctrl_c_leaves_the_finished_cases_and_says_so(
+    record, tmp_path, monkeypatch, capsys
+):
+    finished = record.data["cases"][0]
+    answers = iter([finished])
+
+    def measure_case(*arguments):
+        for answer in answers:
+            return answer
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measure, "measure_case", measure_case)
+    monkeypatch.setattr(measure, "ceilings", lambda *a: record.data["ceilings"])
+    path = tmp_path / "here-1.json"
+    with pytest.raises(SystemExit) as ended:
+        __main__.main(["run", "--suite", "quick", "--out", str(path)])
+    assert ended.value.code == 130
+    assert benchmark.read(path).data["cases"] == [finished]
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("Stopped.") and "holds the finished cases (1)" in said
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_line_of_life_says_what_is_being_done():
+    stream, written = Terminal(), threading.Event()
+    stream.flush = written.set
+    with Life(2, expected=60, stream=stream, every=0.001) as life:
+        life.begin("a case")
+        life.tell("round 3, tiled")
+        for _ in range(3):  # the thread goes on by itself
+            written.clear()
+            assert written.wait(10)
+    assert "[1/2, 0:00 of about 1:00] a case: round 3, tiled" in stream.getvalue()
+    assert stream.getvalue().endswith("\r\x1b[K"), "the line is left behind"
+    assert not life.thread.is_alive()
+
+
+def test_without_a_terminal_the_line_of_life_is_plain_and_rare(capsys):
+    stream = io.StringIO()
+    with Life(2, stream=stream) as life:
+        assert life.every == 30
+        life.say("a table")
+    assert stream.getvalue() == "[0/2, 0:00] starting\n"
+    assert capsys.readouterr().out == "a table\n"
+
+
+def test_who_cannot_run_is_told_once(capsys):
+    plans = [Plan(case, contenders=("tiled", "triton")) for case in SMALL[:3]]
+    __main__.run(plans, "quick", QUICK)
+    printed = capsys.readouterr().out
+    assert printed.count("local, n = 96") == 3
+    assert printed.count("needs a CUDA device") == 1
 
 
 def spoilt(record, text):
@@ -618,10 +902,16 @@ def test_a_folder_is_no_record(tmp_path):
 def test_nothing_is_counted_below_one(option, value, capsys):
     with pytest.raises(SystemExit):
         __main__.main(["run", f"{option}={value}"])
-    assert f"invalid count value: '{value}'" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "must be a whole number of at least" in said and f"'{value}'" in said
+    assert said.count("\n") == 1
 
 
 # Several runs
+
+
+STEADY = {"spread": 0.0, "tries": 1, "scattered": False}
+CALM = {"others": 0.0, "stolen": 0.0, "tries": 1, "disturbed": False}
 
 
 def invented(name, factor=1.0, times=None):
@@ -636,13 +926,19 @@ def invented(name, factor=1.0, times=None):
                 "computes": "pattern",
                 "executed_flops": 2 * case.useful_flops,
                 "largest_error": 1e-7,
-                "rounds": 3,
+                "rounds": 7,
+                **STEADY,
                 "seconds": same(time(n) * (factor if who == "tiled" else 1)),
                 "peak_bytes": 100 * n if who == "tiled" else None,
             }
             for who, time in times.items()
         ]
-        matmul = {"flops": 10**9, "rounds": 3, "seconds": same(0.01)}  # 100 GFLOP/s
+        matmul = {
+            "flops": 10**9,
+            "rounds": 7,
+            "seconds": same(0.01),
+            **STEADY,
+        }  # 100 GFLOP/s
         entries.append(
             {
                 "case": dataclasses.asdict(case),
@@ -650,6 +946,7 @@ def invented(name, factor=1.0, times=None):
                 "useful_flops": case.useful_flops,
                 "compulsory_bytes": case.compulsory_bytes,
                 "matmul": matmul,
+                "disturbance": dict(CALM),
                 "results": results,
                 "not_run": {"natten": "needs a CUDA device"},
             }
@@ -659,7 +956,7 @@ def invented(name, factor=1.0, times=None):
         "copy": {"bytes": 10**9, "seconds": same(0.1)},
     }
     data = {
-        "schema": 1,
+        "schema": 2,
         "suite": "full",
         "settings": dataclasses.asdict(QUICK),
         "provenance": writing.provenance("cpu", "processor"),
@@ -688,7 +985,7 @@ def test_values_are_medians_and_ranges_over_the_runs():
     assert RUNS.ceiling("copy", "bfloat16").median == pytest.approx(10e9)
     assert RUNS.peak_bytes("tiled", LINE).median == 51200
     result = RUNS.select("tiled", n=1024)[0]
-    assert (result.tile_tax, result.run, result.rounds) == (2.0, "x-1", 3)
+    assert (result.tile_tax, result.run, result.rounds) == (2.0, "x-1", 7)
     assert result.intensity == result.useful_flops / result.case.compulsory_bytes
     assert RUNS.swept("grid") == [Case("local", 4096, 128)]
 
@@ -770,6 +1067,112 @@ def test_compare_prints_changes_case_by_case():
     assert "no case in common" in benchmark.compare(RUNS, Records())
 
 
+def test_runs_that_were_measured_differently_say_so():
+    other = invented("x-4")
+    other.data["settings"]["budget"] = 2.5
+    del other.data["settings"]["spread"]  # as in the first records
+    mixed = Records([*RUNS, other])
+    assert RUNS.differing_settings == {}
+    assert mixed.differing_settings["budget"] == [60, 60, 60, 2.5]
+    text = report.protocol(mixed)
+    assert "measured with different settings" in text
+    assert "budget: 60 (x-1), 60 (x-2), 60 (x-3), 2.5 (x-4)" in text
+    assert "not recorded (x-4)" in text
+    assert "different settings" not in report.protocol(RUNS)
+    assert "runs: 3; a published number needs 5" in report.protocol(RUNS)
+    assert "a published number" not in report.protocol(Records([*RUNS, *RUNS]))
+
+
+def test_show_prints_what_was_marked():
+    marked = invented("x-5")
+    first, second = marked.data["cases"][:2]
+    first["disturbance"] = {
+        "others": 0.5, "stolen": 0.25, "tries": 3, "disturbed": True}  # fmt: skip
+    second["results"][0] |= {"spread": 0.4, "tries": 3, "scattered": True}
+    text = report.show(Records([marked]))
+    assert "marked: 2" in text
+    assert (
+        "disturbed, x-5: local, n = 512, w = 128: forward (others 50%, host 25%)"
+        in text
+    )
+    assert (
+        "scattered, x-5: tiled, local, n = 1024, w = 128: forward (spread 0.40)" in text
+    )
+    lines = [line for line in text.splitlines() if "ms," in line]
+    assert sum(line.endswith(", disturbed") for line in lines) == 2
+    assert sum(line.endswith(", scattered") for line in lines) == 1
+    assert "marked: nothing" in report.show(RUNS)
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_a_record_of_the_first_schema_is_shown_with_what_it_lacks(path):
+    record = benchmark.read(path)
+    if record.data["schema"] != 1:
+        pytest.skip("a record of the present protocol")
+    text = report.show(Records([record]), tables=False)
+    assert "Vector instructions: not recorded; PyTorch uses AVX" in text
+    assert f"disturbance and spread: not recorded in {path.stem}" in text
+    assert record.results[0].spread is None and not record.results[0].scattered
+
+
+def test_full_attention_is_told_in_every_table_of_its_length():
+    one = invented("x-1")
+    wide = copy.deepcopy(one.data["cases"][0])
+    wide["case"]["size"] = 64
+    wide["results"] = wide["results"][:1]  # tiled alone
+    runs = Records([benchmark.Record("x-1", one.data | {
+        "cases": [*one.data["cases"], wide]})])  # fmt: skip
+    text = report.table(runs, Case("local", 512, 64))
+    assert "sdpa full         0.2621 ms, in the case: local, n = 512, w = 128" in text
+    other = Case("local", 512, 64, causal=True)
+    assert runs.beside("sdpa full", other) is None
+    assert runs.beside("sdpa full", LINE) == LINE
+
+
+def test_the_best_block_size_of_flexattention_is_named():
+    times = {"tiled": lambda n: 1e-6 * n, "flex 32": lambda n: 3e-6 * n}
+    times["flex 64"] = lambda n: 2e-6 * n
+    runs = Records([invented("x-1", times=times)])
+    lines = report.table(runs, LINE).splitlines()
+    assert [x.split(",")[0][:9].strip() for x in lines if "best block" in x] == [
+        "flex 64"
+    ]
+    assert "best flex (blocks of 64): 2.00x to 2.00x" in report.show(runs)
+
+
+def test_records_of_two_versions_of_pytorch_can_be_compared():
+    other = invented("y-1", 2.0)
+    other.data["provenance"] |= {"torch": "99.0", "vector_instructions": ["sve"]}
+    text = benchmark.compare(Records(RUNS[:1]), Records([other]))
+    assert f"They differ in torch: A {torch.__version__}, B 99.0" in text
+    assert "They differ in vector instructions: A " in text
+    assert "different settings" not in text and "tiled: median 2.00x" in text
+    both = Records([RUNS[0], other])
+    assert f"PyTorch {torch.__version__} and 99.0" in both.source
+    assert "Vector instructions of y-1: sve; PyTorch uses " in report.show(both)
+
+
+def test_vector_instructions_are_a_short_list_in_the_systems_words():
+    intel = "processor : 0\nflags\t\t: fpu sse avx2 avx512f amx_tile amx_bf16\n"
+    assert provenance.vectors_of_linux(intel) == [
+        "avx2", "avx512f", "amx_tile", "amx_bf16"]  # fmt: skip
+    arm = "processor : 0\nFeatures\t: fp asimd sve bf16\n"
+    assert provenance.vectors_of_linux(arm) == ["asimd", "bf16", "sve"]
+    assert provenance.vectors_of_linux("cpu : unknown\n") is None
+    apple = "hw.optional.arm.FEAT_BF16: 1\nhw.optional.AdvSIMD: 1\nhw.optional.x: 1"
+    assert provenance.vectors_of_macos(apple) == ["bf16", "asimd"]
+
+
+def test_where_the_system_does_not_tell_the_instructions_are_not_known(monkeypatch):
+    class Nowhere(type(ROOT)):
+        def exists(self, **how):
+            return False
+
+    monkeypatch.setattr(provenance, "Path", Nowhere)
+    monkeypatch.setattr(provenance, "output_of", lambda command: None)
+    assert provenance.vector_instructions() is None
+
+
 # The page of the book
 
 
@@ -816,7 +1219,7 @@ def test_the_quick_suite_from_end_to_end(few, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(cases, "quick_sweep", tiny)
     path = tmp_path / "tiny-1.json"
-    options = ["run", "--suite", "quick", "--rounds", "3", "--out", str(path)]
+    options = ["run", "--suite", "quick", "--rounds", "7", "--out", str(path)]
     __main__.main([*options, "--threads", str(torch.get_num_threads())])
     printed = capsys.readouterr().out
     assert "absent            not run: no module named nothing" in printed
@@ -830,6 +1233,36 @@ def test_the_quick_suite_from_end_to_end(few, tmp_path, monkeypatch, capsys):
     assert shown.splitlines()[-3:] == printed.rstrip().splitlines()[-5:-2]
     __main__.main(["compare", str(path), str(path)])
     assert "tiled: median 1.00x in 1 cases" in capsys.readouterr().out
+
+
+def test_a_dry_run_lists_the_cases_and_their_time_and_measures_nothing(
+    monkeypatch, capsys
+):
+    monkeypatch.setattr(measure, "ceilings", lambda *a: 1 / 0)
+    __main__.main(["run", "--suite", "quick", "--device", "cpu", "--dry-run"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + len(benchmark.suite("quick"))
+    assert re.match(r" +[\d.]+ s  local, n = 512, w = 128: forward, loop, ", lines[0])
+    assert re.match(r"6 cases in about \d:\d\d minutes, without repeats", lines[-1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--rounds", "6"], "must be a whole number of at least 7, got '6'"),
+        (["--threads", "none"], "must be a whole number of at least 1, got 'none'"),
+        (["--budget", "nan"], "must be a number of seconds above 0, got 'nan'"),
+        (["--limit", "-2"], "must be a number of seconds above 0, got '-2'"),
+        (["--suite", "huge"], "invalid choice: 'huge'"),
+    ],
+)
+def test_wrong_options_are_said_in_one_line(options, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        __main__.main(["run", *options])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and message in said and said.count("\n") == 1
+    with pytest.raises(SystemExit, match="--rounds must be at least --least"):
+        __main__.main(["run", "--rounds", "8", "--least", "9"])
 
 
 # Two revisions

@@ -7,7 +7,6 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from attn_tutorial.benchmark import (
     report,
     revisions,
 )
+from attn_tutorial.benchmark.estimate import Estimate, clock_time
 from attn_tutorial.benchmark.load import (
     Record,
     Records,
@@ -31,15 +31,17 @@ from attn_tutorial.benchmark.load import (
     load,
     read,
 )
+from attn_tutorial.benchmark.progress import Life
+from attn_tutorial.benchmark.protocol import LEAST, Settings
 
 
 def run(
     plans: list[cases.Plan],
     suite: str,
-    settings: measure.Settings,
+    settings: Settings,
     device: str = "cpu",
     out: Path | None = None,
-    say: Callable[[str], None] = print,
+    life: Life | None = None,
 ) -> dict:
     """Measure the cases, print each, and write the record after each.
 
@@ -51,81 +53,75 @@ def run(
         settings: How long to measure.
         device: "cpu" or "cuda".
         out: Where the record is written; nowhere if None.
-        say: Takes each table.
+        life: Prints the tables, and says what is being done.
 
     Returns:
         The record.
     """
-    with record.alone(out) if out else contextlib.nullcontext():
-        return measured(plans, suite, settings, device, out, say)
+    with (
+        record.alone(out) if out else contextlib.nullcontext(),
+        life or Life(len(plans)) as life,
+    ):
+        return measured(plans, suite, settings, device, out, life)
 
 
 def measured(
     plans: list[cases.Plan],
     suite: str,
-    settings: measure.Settings,
+    settings: Settings,
     device: str,
     out: Path | None,
-    say: Callable[[str], None],
+    life: Life,
 ) -> dict:
     """Measure and write as `run` says, being the only one who writes."""
     clock = clocks.clock_for(device)
-    data = begun(out, suite, settings, clock, device)
+    data = begun(out, suite, settings, clock, device, life)
     known = {cases.Case(**entry["case"]) for entry in data["cases"]}
-    limits = Record("here", data)
-    for plan in progress(plans):
+    limits, told = Record("here", data), set()
+    for plan in plans:
+        life.begin(plan.case)
         if plan.case in known:
             continue
         ceiling = limits.ceiling("matmul", plan.case.dtype)
         data["cases"].append(
-            measure.measure_case(plan, settings, clock, device, ceiling)
+            measure.measure_case(plan, settings, clock, device, ceiling, life.tell)
         )
         if out:
             record.write(data, out)
         only = Record("here", data | {"cases": data["cases"][-1:]})
-        say(report.table(Records([only]), plan.case))
+        life.say(report.table(Records([only]), plan.case, told))
     return data
 
 
+SAME = ("device", "torch", "revision", "dirty", "threads", "clock")
+
+
 def begun(
-    out: Path | None, suite: str, settings: measure.Settings, clock, device: str
+    out: Path | None,
+    suite: str,
+    settings: Settings,
+    clock: clocks.Clock,
+    device: str,
+    life: Life,
 ) -> dict:
     """A record without cases, or the one that is to be continued."""
     known = record.provenance(device, clock.name)
     if out and out.exists():
         data = read(out).data
-        same = ("device", "torch", "revision", "dirty", "threads", "clock")
-        if any(data["provenance"][key] != known[key] for key in same):
+        if any(data["provenance"][key] != known[key] for key in SAME):
             sys.exit(f"{out} is of another machine or revision: choose another file")
+        if data["settings"] != asdict(settings):
+            sys.exit(f"{out} was begun with other settings: choose another file")
         return data
+    life.tell("the machine's limits")
     return {
         "schema": record.SCHEMA_VERSION,
         "suite": suite,
         "settings": asdict(settings),
         "provenance": known,
-        "ceilings": measure.ceilings(settings, clock, device),
+        "ceilings": measure.ceilings(settings, clock, device, life.tell),
         "cases": [],
     }
-
-
-def progress(plans: list[cases.Plan]) -> Iterable[cases.Plan]:
-    """Go through the plans behind a progress bar, where tqdm and a terminal are."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return plans
-    return tqdm(plans, unit="case", disable=not sys.stderr.isatty(), leave=False)
-
-
-def say(text: str) -> None:
-    """Print without breaking the progress bar."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        print(text, flush=True)
-    else:
-        tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()
 
 
 def opened(name: str) -> Records:
@@ -143,18 +139,60 @@ def opened(name: str) -> Records:
 
 
 def run_command(chosen: argparse.Namespace) -> None:
-    """Measure a suite."""
+    """Measure a suite, or say what it would be."""
+    settings = settings_of(chosen)
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
-    settings = measure.Settings(
-        chosen.rounds, chosen.least, chosen.budget, chosen.limit, not chosen.no_memory
-    )
     plans = cases.suite(chosen.suite, chosen.device, tuple(chosen.only or ()))
-    start = time.perf_counter()
-    data = run(plans, chosen.suite, settings, chosen.device, chosen.out, say)
+    known = load(chosen.device)
+    estimate = Estimate(known, settings, chosen.device) if known else None
+    if chosen.dry_run:
+        print(listed(plans, estimate))
+        return
+    expected = estimate.suite(plans) if estimate else 0.0
+    start, life = time.perf_counter(), Life(len(plans), expected)
+    try:
+        data = run(plans, chosen.suite, settings, chosen.device, chosen.out, life)
+    except KeyboardInterrupt:
+        stopped(chosen.out)
     all_of_it = Records([Record("this run", data)])
     print("\n" + report.show(all_of_it, tables=False))
     print(f"\n{len(plans)} cases in {time.perf_counter() - start:.0f} seconds.")
+
+
+def settings_of(chosen: argparse.Namespace) -> Settings:
+    """The protocol with the options of the command line."""
+    if chosen.rounds < chosen.least:
+        sys.exit(
+            f"--rounds must be at least --least ({chosen.least}), got {chosen.rounds}"
+        )
+    return Settings(
+        chosen.rounds, chosen.least, chosen.budget, chosen.limit, not chosen.no_memory
+    )
+
+
+def listed(plans: list[cases.Plan], estimate: Estimate | None) -> str:
+    """The cases of a suite with the seconds that each is expected to take."""
+    if estimate is None:
+        cases_alone = "\n".join(str(plan.case) for plan in plans)
+        return f"{cases_alone}\n{len(plans)} cases; there is no record to go by."
+    lines = [
+        f"{estimate.case(plan):5.1f} s  {plan.case}, {', '.join(estimate.calls(plan))}"
+        for plan in plans
+    ]
+    total = f"{len(plans)} cases in about {clock_time(estimate.suite(plans))} minutes"
+    source = f"without repeats, by {estimate.records.source}"
+    return "\n".join([*lines, f"{total}, {source}"])
+
+
+def stopped(out: Path | None) -> None:
+    """End after Ctrl-C: say what is kept, with the exit code that shells expect."""
+    kept = "Nothing was recorded; --out FILE would keep what is finished."
+    if out and out.exists():
+        count = len(read(out).data["cases"])
+        kept = f"{out} holds the finished cases ({count}); the same command goes on."
+    print(f"Stopped. {kept}", file=sys.stderr)
+    sys.exit(130)
 
 
 def show_command(chosen: argparse.Namespace) -> None:
@@ -173,14 +211,23 @@ def compare_command(chosen: argparse.Namespace) -> None:
 
 
 def memory_command(chosen: argparse.Namespace) -> None:
-    """Print the peak memory of one call, in bytes."""
+    """Print the peak memory of a call of each contender, in bytes."""
     case = cases.Case(**json.loads(chosen.case))
-    print(measure.peak_here(case, chosen.name))
+    for name in chosen.names:
+        print(f"{name}: {measure.peak_here(case, name)}", flush=True)
+
+
+class OneLine(argparse.ArgumentParser):
+    """Says in one line what is wrong with the arguments."""
+
+    def error(self, message: str) -> None:
+        """End with status 2."""
+        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = argparse.ArgumentParser(prog="python -m attn_tutorial.benchmark")
+    parser = OneLine(prog="python -m attn_tutorial.benchmark")
     commands = parser.add_subparsers(required=True)
     add_run(commands.add_parser("run", help="measure, print and record"))
     one = commands.add_parser("show", help="tables, ratios and findings of records")
@@ -188,9 +235,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--findings", action="store_true", help="leave the tables out")
     one.set_defaults(command=show_command)
     add_compare(commands.add_parser("compare", help="times of B over times of A"))
-    child = commands.add_parser("memory", help="peak memory of one call, in bytes")
+    child = commands.add_parser("memory", help="peak memory of a call, in bytes")
     child.add_argument("case", help="a case as JSON")
-    child.add_argument("name", choices=contenders.CONTENDERS)
+    child.add_argument("names", nargs="+", choices=contenders.CONTENDERS)
     child.set_defaults(command=memory_command)
     return parser
 
@@ -209,9 +256,29 @@ def add_compare(two: argparse.ArgumentParser) -> None:
     two.set_defaults(command=compare_command)
 
 
-def count(text: str) -> int:
+def count(text: str, least: int = 1) -> int:
     """A number of things, at least one."""
-    return checks.check_count("count", int(text), least=1)
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number of at least {least}, got {text!r}"
+        )
+    return int(text)
+
+
+def rounds(text: str) -> int:
+    """A number of rounds that the protocol allows."""
+    return count(text, LEAST)
+
+
+def amount(text: str) -> float:
+    """A number of seconds above 0."""
+    try:
+        seconds = checks.check_number("seconds", float(text), positive=True)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be a number of seconds above 0, got {text!r}"
+        ) from None
+    return seconds
 
 
 def add_run(one: argparse.ArgumentParser) -> None:
@@ -231,10 +298,20 @@ def add_run(one: argparse.ArgumentParser) -> None:
     one.add_argument(
         "--threads", type=count, help="on a CPU; PyTorch's choice if left out"
     )
-    one.add_argument("--rounds", type=count, default=15, help="at most")
-    one.add_argument("--least", type=count, default=3, help="rounds at least")
-    one.add_argument("--budget", type=float, default=3.0, help="seconds a case")
-    one.add_argument("--limit", type=float, default=20.0, help="seconds a call")
+    usual = Settings()
+    one.add_argument("--rounds", type=rounds, default=usual.rounds, help="at most")
+    one.add_argument(
+        "--least", type=rounds, default=usual.least, help="rounds at least"
+    )
+    one.add_argument(
+        "--budget", type=amount, default=usual.budget, help="seconds of a case's rounds"
+    )
+    one.add_argument(
+        "--limit", type=amount, default=usual.limit, help="seconds of a call at most"
+    )
+    one.add_argument(
+        "--dry-run", action="store_true", help="list the cases and how long they take"
+    )
     one.add_argument("--no-memory", action="store_true", help="leave peak memory out")
     one.set_defaults(command=run_command)
 
@@ -247,7 +324,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (Unreadable, revisions.Refused, OSError) as reason:
         sys.exit(str(reason))
     except KeyboardInterrupt:
-        print("\nStopped. With --out the same command goes on.", file=sys.stderr)
+        print("\nStopped.", file=sys.stderr)
         sys.exit(130)
 
 

@@ -1,8 +1,8 @@
 """What is measured: a case is one task, a suite is the list of cases of a run.
 
 The full suite is made of sweeps, lines through the space of cases and not all of it,
-so that it ends in half an hour on one core. A case that lies on two sweeps is measured
-once.
+so that seven rounds of everything end in a quarter of an hour on one core: calls that
+take seconds are few. A case that lies on two sweeps is measured once.
 """
 
 from __future__ import annotations
@@ -123,122 +123,205 @@ PACKAGES = ("local-attention", "longformer chunks")
 FLEX = ("flex 32", "flex 64", "flex 128")
 GPU = ("triton", "flash-attn", "xformers", "natten")
 FAST = ("tiled", *PACKAGES, *GPU)
+LEAN = ("tiled", *GPU)
 BOTH = (False, True)  # forward; forward and backward
+PATTERNS = (("local", False), ("local", True), ("blocks", False))
+
+
+def usual_dtype(device: str) -> str:
+    """What most cases on a device compute in."""
+    return "bfloat16" if device == "cuda" else "float32"
 
 
 def quick_sweep(device: str) -> Iterator[Plan]:
     """A few small cases, so that a machine is known in a minute or two.
 
-    One block size of FlexAttention, since each takes seconds to compile.
+    FlexAttention competes once, since each of its cases takes seconds to compile.
     """
-    dtype = "bfloat16" if device == "cuda" else "float32"
-    names = ("loop", *DENSE, *FAST, "flex 128")
+    dtype = usual_dtype(device)
+    names = ("sdpa + mask", "sdpa full", *FAST)
     for n in (512, 2048, 8192) if device == "cuda" else (512, 1024, 2048):
         case = Case("local", n, 128, dtype=dtype)
-        yield Plan(case, contenders=names, memory=n == 2048)
-    backward = Case("local", 1024, 64, backward=True, dtype=dtype)
-    yield Plan(backward, contenders=names)
-    yield Plan(Case("blocks", 1024, 128, dtype=dtype), contenders=names)
+        more = ("loop", "masked dense", *(("flex 128",) if n == 2048 else ()))
+        yield Plan(case, contenders=(*more, *names), memory=n == 2048)
+    for case in (
+        Case("local", 1024, 128, causal=True, dtype=dtype),
+        Case("local", 1024, 64, backward=True, dtype=dtype),
+        Case("blocks", 1024, 128, dtype=dtype),
+    ):
+        yield Plan(case, contenders=names)
 
 
 def length_sweep(device: str) -> Iterator[Plan]:
-    """Time and memory against n at w = b = 128, everyone who can."""
-    dtype = "bfloat16" if device == "cuda" else "float32"
-    for n in (2**p for p in range(9, 15)):
-        for backward in BOTH:
-            yield Plan(Case("local", n, 128, backward=backward, dtype=dtype))
-            blocks = Case("blocks", n, 128, backward=backward, dtype=dtype)
-            yield Plan(blocks, contenders=(*FAST, *FLEX))
-    for n in (2**p for p in range(15, 21)):
-        if device != "cuda" and n in (2**15, 2**17, 2**19):
-            continue
-        for backward in BOTH:
-            if device != "cuda" and n == 2**20 and backward:
-                continue  # would take 17 GB and minutes
-            long = Case("local", n, 128, backward=backward, dtype=dtype)
-            names = FAST if n <= 2**16 else ("tiled", *GPU)
-            names += ("flex 128",) if n <= 2**18 else ()
-            yield Plan(long, contenders=(*names, "sdpa full"))
-            if n <= 2**18 or device == "cuda":
-                yield Plan(replace(long, mechanism="blocks"), contenders=names)
+    """Time against n at w = b = 128: windows to both sides, causal windows, blocks."""
+    dtype = usual_dtype(device)
+    for n in lengths(device):
+        for mechanism, causal in PATTERNS:
+            for backward in BOTH:
+                case = Case(mechanism, n, 128, causal, backward, dtype=dtype)
+                names = at_length(case) if device == "cpu" else everyone(case)
+                if names:
+                    yield Plan(case, contenders=names)
+
+
+def lengths(device: str) -> tuple[int, ...]:
+    """The lengths that are measured."""
+    if device == "cuda":
+        return tuple(2**p for p in range(9, 21))
+    return (512, 1024, 2048, 4096, 8192, 16384, 65536, 131072)
+
+
+def everyone(case: Case) -> tuple[str, ...]:
+    """Who competes on a GPU, where calls are short."""
+    dense = () if case.mechanism == "blocks" else DENSE
+    return ("loop", *dense, *FAST, *FLEX, "flex 128 partial")
+
+
+def at_length(case: Case) -> tuple[str, ...]:
+    """Who competes at a length on a CPU: fewer where a call takes seconds."""
+    n, backward, blocks = case.n, case.backward, case.mechanism == "blocks"
+    windows = not (blocks or case.causal)
+    if n > 16384:
+        few = windows or (n == 65536 and blocks)
+        return ("tiled",) if few and not backward else ()
+    if (n == 8192 and blocks) or (n == 16384 and case.causal and backward):
+        return ()
+    names = ("tiled",) if n == 8192 or (n > 4096 and backward) else ("tiled", *PACKAGES)
+    if n in (4096, 16384) and not windows:
+        names += (best_flex(case),)
+    if not blocks and n <= (8192 if backward else 16384):
+        names += ("sdpa full",)
+    return names + two_sided(n, backward) if windows else names
+
+
+def two_sided(n: int, backward: bool) -> tuple[str, ...]:
+    """Who else meets windows to both sides on a CPU."""
+    if backward:
+        return ("sdpa + mask", "masked dense") if n == 2048 else ()
+    names = ("flex 128",) if n > 512 else ()
+    names += ("flex 32",) if n == 2048 else ()
+    names += ("flex 128 partial",) if n == 4096 else ()
+    names += ("sdpa + mask",) if n <= 8192 else ()
+    names += ("masked dense",) if n <= 4096 else ()
+    return names + (("loop",) if n <= 2048 else ())
+
+
+def best_flex(case: Case) -> str:
+    """FlexAttention with the block size that was fastest in the records.
+
+    Others compete beside it in some cases, where the rule can be seen to hold or not;
+    the report names the fastest wherever several ran.
+    """
+    if case.mechanism == "blocks":
+        return "flex 64" if case.size == 64 else "flex 128"
+    return "flex 32" if case.size <= 128 else "flex 64"
 
 
 def size_sweep(device: str) -> Iterator[Plan]:
     """Time against w and b, 64 to 4096, at n = 16,384."""
-    dtype = "bfloat16" if device == "cuda" else "float32"
-    for size in (2**p for p in range(6, 13)):
-        for backward in BOTH:
-            case = Case("local", 16384, size, backward=backward, dtype=dtype)
-            slow = device != "cuda" and size > 1024
-            names = ("tiled", *GPU, "flex 128") if size > 512 else (*FAST, "flex 128")
-            if not (slow and backward and size == 2048):
-                yield Plan(case, contenders=names)
-            if not slow:
-                yield Plan(replace(case, mechanism="blocks"), contenders=names)
+    dtype = usual_dtype(device)
+    for size in (64, 128, 256, 512, 1024, 4096):
+        for mechanism, causal in PATTERNS:
+            for backward in BOTH:
+                case = Case(mechanism, 16384, size, causal, backward, dtype=dtype)
+                names = at_size(case) if device == "cpu" else (*FAST, *FLEX)
+                if names:
+                    yield Plan(case, contenders=names)
+
+
+def at_size(case: Case) -> tuple[str, ...]:
+    """Who competes at a size on a CPU: fewer where a call takes seconds."""
+    windows = case.mechanism == "local" and not case.causal
+    if case.backward:
+        few = case.size == 64 or (case.size == 256 and windows)
+        return ("tiled",) if few and not case.causal else ()
+    if case.size >= 1024:
+        rest = ("flex 128",) if case.size == 4096 else ()
+        return ("tiled", *rest) if case.size == 1024 or windows else ()
+    if not windows:
+        return ("tiled", best_flex(case)) if case.size == 64 else ("tiled",)
+    names = FLEX if case.size == 256 else ("flex 32", "flex 128")
+    return ("tiled", *names, *(("local-attention",) if case.size == 64 else ()))
 
 
 def grid_sweep(device: str) -> Iterator[Plan]:
     """Fast routines and the packages that people install, on a grid of n and size."""
-    dtype = "bfloat16" if device == "cuda" else "float32"
+    dtype = usual_dtype(device)
     for n in (4096, 16384, 65536):
         for size in (64, 128, 256, 512):
-            for mechanism, causal in (
-                ("local", False),
-                ("local", True),
-                ("blocks", False),
-            ):
+            for mechanism, causal in PATTERNS:
                 for backward in BOTH:
-                    if n == 65536 and backward and size > 128 and device != "cuda":
-                        continue  # no other contender fits into the memory
                     case = Case(mechanism, n, size, causal, backward, dtype=dtype)
-                    yield Plan(case, contenders=(*FAST, *flex_sizes(case)))
+                    names = at_grid(case) if device == "cpu" else (*FAST, *FLEX)
+                    if names:
+                        yield Plan(case, contenders=names)
 
 
-def flex_sizes(case: Case) -> tuple[str, ...]:
-    """Block sizes worth trying; at n = 65,536 those that are best at 16,384."""
-    if case.n <= 16384:
-        return FLEX
-    if case.mechanism == "blocks":
-        return ("flex 64",) if case.size == 64 else ("flex 128",)
-    return ("flex 32",) if case.size <= 128 else ("flex 64",)
+def at_grid(case: Case) -> tuple[str, ...]:
+    """Who competes in the grid on a CPU: all at 4096, above it who does elsewhere."""
+    if case.n == 16384 and case.size == 128:
+        return at_length(case)
+    if case.n == 16384:
+        return at_size(case)
+    if case.n > 16384 or case.size == 256:
+        return ()
+    names = ("tiled", best_flex(case))
+    names += PACKAGES if case.size < 512 else ()
+    names += FLEX if case.size == 128 and not case.causal else ()
+    return (*names, "sdpa full") if case.causal else names
+
+
+def bfloat16_sweep(device: str) -> Iterator[Plan]:
+    """The other dtype against n at w = 128: bfloat16 on a CPU, float32 on a GPU."""
+    dtype = "float32" if device == "cuda" else "bfloat16"
+    for n in (512, 2048, 4096, 8192, 16384):
+        for causal in BOTH:
+            for backward in BOTH:
+                case = Case("local", n, 128, causal, backward, dtype=dtype)
+                full = ("sdpa full",) if n <= (4096 if backward else 8192) else ()
+                flex = ("flex 128",) if n in (4096, 16384) else ()
+                if n != 8192 or not backward:
+                    yield Plan(case, contenders=(*LEAN, *full, *flex))
 
 
 def shape_sweep(device: str) -> Iterator[Plan]:
-    """Heads, widths and dtypes at n = 4096, w = 128."""
-    usual = "bfloat16" if device == "cuda" else "float32"
-    shapes = [(16, 64, usual), (32, 64, usual), (8, 128, usual), (16, 128, usual)]
-    shapes += [(8, 64, "bfloat16" if usual == "float32" else "float32")]
-    shapes += [(8, 128, "bfloat16")]
-    for heads, d, dtype in dict.fromkeys(shapes):
-        for backward in BOTH:
-            case = Case("local", 4096, 128, False, backward, heads, d, dtype)
-            yield Plan(case, contenders=(*FAST, "flex 128", "sdpa full"))
+    """Heads and widths at n = 4096, w = 128, in both dtypes."""
+    usual = usual_dtype(device)
+    yield Plan(Case("local", 4096, 128, heads=16, dtype=usual), contenders=LEAN)
+    for dtype in ("float32", "bfloat16"):
+        for causal in BOTH:
+            for backward in BOTH:
+                case = Case("local", 4096, 128, causal, backward, d=128, dtype=dtype)
+                flex = () if causal else ("flex 128",)
+                yield Plan(case, contenders=(*LEAN, *flex, "sdpa full"))
 
 
 def memory_sweep(device: str) -> Iterator[Plan]:
     """Peak memory against n at w = 128."""
-    dtype = "bfloat16" if device == "cuda" else "float32"
-    for n in (1024, 4096, 16384, 65536, 262144):
+    dtype = usual_dtype(device)
+    for n in (1024, 4096, 16384):
         for backward in BOTH:
             case = Case("local", n, 128, backward=backward, dtype=dtype)
-            names = FAST if n <= 65536 else ("tiled", *GPU)
-            yield Plan(case, contenders=(*names, "flex 128"), memory=True)
+            yield Plan(case, contenders=LEAN, memory=True)
 
 
 def crossing_sweep(device: str) -> Iterator[Plan]:
     """Windows up to n itself, where they stop being cheaper than full attention."""
-    dtype = "bfloat16" if device == "cuda" else "float32"
+    dtype = usual_dtype(device)
     for n in (512, 1024, 2048, 4096):
         for share in (8, 4, 2, 1):
             for backward in BOTH:
+                if device != "cuda" and backward and (share == 1 or n // share > 1024):
+                    continue  # seconds a call, and the verdict is known at half of n
                 case = Case("local", n, n // share, backward=backward, dtype=dtype)
-                yield Plan(case, contenders=("tiled", *GPU, "sdpa full"))
+                yield Plan(case, contenders=(*LEAN, "sdpa full"))
 
 
 SWEEPS: dict[str, Callable[[str], Iterator[Plan]]] = {
     "length": length_sweep,
     "size": size_sweep,
     "grid": grid_sweep,
+    "bfloat16": bfloat16_sweep,
     "shapes": shape_sweep,
     "memory": memory_sweep,
     "crossing": crossing_sweep,

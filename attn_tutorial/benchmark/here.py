@@ -9,6 +9,7 @@ import torch
 from attn_tutorial.benchmark import clocks, measure
 from attn_tutorial.benchmark.cases import Plan
 from attn_tutorial.benchmark.load import Record, Records
+from attn_tutorial.benchmark.protocol import Settings
 from attn_tutorial.benchmark.record import provenance
 
 __all__ = ["here"]
@@ -30,7 +31,7 @@ def here(plans: Iterable[Plan], rounds: int = 5, budget: float = 0.5) -> Records
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     clock = clocks.clock_for(device)
-    settings = measure.Settings(rounds, 2, budget, memory=False)
+    settings = Settings(rounds, 2, budget, memory=False, repeats=0)
     cases = [measure.measure_case(plan, settings, clock, device) for plan in plans]
     known = provenance(device, clock.name)
     return Records([Record("here", {"provenance": known, "cases": cases})])

@@ -83,6 +83,9 @@ class Result:
         peak_bytes: Peak memory above the inputs; None where it was not measured.
         largest_error: Largest difference from the float64 reference.
         matmul_rate: FLOP/s of a large matrix product in the same rounds.
+        spread: Interquartile range over median; None where it was not recorded.
+        scattered: Whether that is beyond the protocol's limit, even when repeated.
+        disturbed: Whether other processes or the host took too much of the case.
     """
 
     run: str
@@ -98,6 +101,9 @@ class Result:
     peak_bytes: int | None
     largest_error: float
     matmul_rate: float
+    spread: float | None = None
+    scattered: bool = False
+    disturbed: bool = False
 
     @property
     def rate(self) -> float:
@@ -164,6 +170,9 @@ class Record:
             useful_flops=entry["useful_flops"],
             compulsory_bytes=entry["compulsory_bytes"],
             matmul_rate=entry["matmul"]["flops"] / product,
+            spread=found.get("spread"),
+            scattered=found.get("scattered", False),
+            disturbed=entry.get("disturbance", {}).get("disturbed", False),
             **{key: found[key] for key in same},
         )
 
@@ -173,6 +182,11 @@ class Record:
             if Case(**entry["case"]) == case:
                 return entry["not_run"]
         raise LookupError(f"{self.name} has no case {case}")
+
+    def disturbance(self, case: Case) -> dict[str, Any] | None:
+        """What disturbed a case; None where that was not recorded."""
+        entries = (x for x in self.data["cases"] if Case(**x["case"]) == case)
+        return next(entries).get("disturbance")
 
     def ceiling(self, kind: str, dtype: str = "float32") -> float:
         """The machine's limit: "matmul" in FLOP/s, or "copy" in bytes/s."""
@@ -204,6 +218,29 @@ class Records(list[Record]):
     def names(self) -> list[str]:
         """All contenders that ran."""
         return list(dict.fromkeys(result.name for result in self.results))
+
+    @property
+    def differing_settings(self) -> dict[str, list[Any]]:
+        """Settings in which the runs differ, with the value of each (None: unknown)."""
+        settings = [record.data["settings"] for record in self]
+        names = dict.fromkeys(name for each in settings for name in each)
+        values = {name: [each.get(name) for each in settings] for name in names}
+        return {name: x for name, x in values.items() if any(y != x[0] for y in x)}
+
+    def beside(self, name: str, case: Case) -> Case | None:
+        """A case in which a contender that ignores the window computed the same.
+
+        Returns:
+            The case itself if it ran there; else one that differs in window or blocks
+            only; None if there is none.
+        """
+        if self.of(name, case):
+            return case
+        same = replace(case, mechanism="", size=0)
+        alike = (x.case for x in self.select(name, n=case.n))
+        return next(
+            (x for x in alike if replace(x, mechanism="", size=0) == same), None
+        )
 
     def select(self, name: str | None = None, **fields: Any) -> list[Result]:
         """Results by contender, and by any field of `Case`.
@@ -324,13 +361,14 @@ class Records(list[Record]):
         if not self:
             return "no records"
         known = [record.provenance for record in self]
-        name, torch_version = known[0]["device"]["name"], known[0]["torch"]
+        name = known[0]["device"]["name"]
+        versions = " and ".join(dict.fromkeys(each["torch"] for each in known))
         if known[0]["device"]["kind"] == "cpu":
             name += f", {plural(known[0]['threads'], 'thread')}"
         revisions = sorted({each["revision"][:7] for each in known})
         dates = sorted({each["date"][:10] for each in known})
         return (
-            f"{plural(len(self), 'run')} on {name}, PyTorch {torch_version}, "
+            f"{plural(len(self), 'run')} on {name}, PyTorch {versions}, "
             f"revision {' and '.join(revisions)}, "
             f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}"
         )

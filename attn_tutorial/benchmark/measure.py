@@ -4,58 +4,37 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import statistics
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
 
 import attn_tutorial as at
-from attn_tutorial.benchmark import clocks
+from attn_tutorial.benchmark import clocks, protocol
 from attn_tutorial.benchmark.cases import Case, Plan
 from attn_tutorial.benchmark.contenders import CONTENDERS, Contender, Unavailable
+from attn_tutorial.benchmark.protocol import MATMUL, Settings, Tell, silent
 
 __all__ = [
     "TOLERANCE",
-    "Settings",
     "ceilings",
     "largest_error",
     "measure_case",
-    "peak_in_child",
+    "peaks_in_child",
     "work",
 ]
 
 TOLERANCE = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 4e-2}
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How long to measure.
-
-    Attributes:
-        rounds: Rounds at most.
-        least: Rounds at least.
-        budget: Seconds of a case after which no new round starts.
-        limit: Seconds that one call may take; slower contenders are left out.
-        memory: Whether peak memory is measured.
-    """
-
-    rounds: int = 15
-    least: int = 3
-    budget: float = 3.0
-    limit: float = 20.0
-    memory: bool = True
-
-
 def measure_case(
     plan: Plan, settings: Settings, clock: clocks.Clock, device: str = "cpu",
-    ceiling: float = 0.0,
+    ceiling: float = 0.0, tell: Tell = silent,
 ) -> dict:  # fmt: skip
     """Measure one case.
 
@@ -66,30 +45,44 @@ def measure_case(
         device: "cpu" or "cuda".
         ceiling: Operations per second that nobody exceeds by much; a contender that
             would need more than `settings.limit` at this rate is not tried.
+        tell: Is told what is being done.
 
     Returns:
         The case as the schema of records has it.
     """
-    case = plan.case
     torch.compiler.reset()  # it gives up compiling after a few cases
-    runs, results, not_run = ready(plan, settings, device, ceiling)
-    products, flops = large_product(case.dtype, device)
-    samples = timed({**runs, "matmul": products}, settings, clock)
+    runs, results, not_run = ready(plan, settings, device, ceiling, tell)
+    products, flops = large_product(plan.case.dtype, device)
+    timings, disturbance = rounds({**runs, MATMUL: products}, settings, clock, tell)
     peaks = cuda_peaks(runs) if settings.memory and device == "cuda" else {}
     runs.clear()  # and with them the inputs, before a child makes its own
     if settings.memory and plan.memory and device == "cpu":
-        peaks = {name: peak_in_child(case, name) for name in results}
+        peaks = peaks_in_child(plan.case, results, tell)
     for name, result in results.items():
-        result |= timing(samples[name]) | {"peak_bytes": peaks.get(name)}
+        result |= timings[name] | {"peak_bytes": peaks.get(name)}
     return {
-        "case": asdict(case),
+        "case": asdict(plan.case),
         "sweeps": list(plan.sweeps),
-        "useful_flops": case.useful_flops,
-        "compulsory_bytes": case.compulsory_bytes,
-        "matmul": {"flops": flops, **timing(samples["matmul"])},
+        "useful_flops": plan.case.useful_flops,
+        "compulsory_bytes": plan.case.compulsory_bytes,
+        "disturbance": disturbance,
+        "matmul": {"flops": flops, **timings[MATMUL]},
         "results": list(results.values()),
         "not_run": not_run,
     }
+
+
+def rounds(
+    runs: dict[str, Callable], settings: Settings, clock: clocks.Clock, tell: Tell
+) -> tuple[dict[str, dict], dict]:
+    """What a record holds of each contender's rounds, and of what disturbed them."""
+    samples, disturbance = protocol.undisturbed(runs, settings, clock, tell)
+    tries = protocol.steadied(runs, samples, settings, clock, tell)
+    timings = {
+        name: protocol.timing(samples[name], tries[name], settings, clock.name)
+        for name in runs
+    }
+    return timings, disturbance
 
 
 def cuda_peaks(runs: dict[str, Callable]) -> dict[str, int]:
@@ -101,19 +94,21 @@ def cuda_peaks(runs: dict[str, Callable]) -> dict[str, int]:
 
 
 def ready(
-    plan: Plan, settings: Settings, device: str, ceiling: float
+    plan: Plan, settings: Settings, device: str, ceiling: float, tell: Tell
 ) -> tuple[dict[str, Callable], dict[str, dict], dict[str, str]]:
     """Build and check: what to run, what is known of it, and who cannot run."""
     tensors, runs, results, not_run = plan.case.inputs(device), {}, {}, {}
+    known = {}  # what contenders of one kind share
     for name, one in CONTENDERS.items():
         if plan.contenders is not None and name not in plan.contenders:
             continue
+        tell(f"checking {name}")
         try:
             refuse_hopeless(one, plan.case, settings.limit, ceiling)
             attend = one.make(plan.case, device)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # other packages' own affairs
-                error = checked(one, attend, plan.case, tensors, settings.limit)
+                error = checked(one, attend, plan.case, tensors, settings.limit, known)
         except Unavailable as reason:
             not_run[name] = str(reason)
         except Exception as failure:
@@ -144,8 +139,9 @@ def refuse_hopeless(one: Contender, case: Case, limit: float, ceiling: float) ->
 
 
 def checked(
-    one: Contender, attend: Callable, case: Case, tensors: tuple, limit: float
-) -> float:
+    one: Contender, attend: Callable, case: Case, tensors: tuple, limit: float,
+    known: dict,
+) -> float:  # fmt: skip
     """Warm a contender up and compare it with the reference; its largest error."""
     first = time.perf_counter()
     results = work(attend, tensors, case.backward)
@@ -156,7 +152,7 @@ def checked(
         wait_for(tensors[0].device)
         if time.perf_counter() - first > limit:
             raise Unavailable(f"one call takes longer than the limit of {limit:g} s")
-    error = largest_error(one, case, results, tensors)
+    error = largest_error(one, case, results, tensors, known)
     if not error < TOLERANCE[case.dtype]:
         raise Unavailable(f"wrong: differs from the reference by {error:.1e}")
     return error
@@ -180,13 +176,38 @@ def work(attend: Callable, tensors: tuple, backward: bool) -> list[Tensor]:
 
 
 def largest_error(
-    one: Contender, case: Case, results: list[Tensor], tensors: tuple
-) -> float:
+    one: Contender, case: Case, results: list[Tensor], tensors: tuple,
+    known: dict | None = None,
+) -> float:  # fmt: skip
     """Compare with float64: output and dq on some rows, dk and dv of some keys.
 
     A key's gradients need all the queries that meet it. Where these are too many
     (long sequences with large windows), dk and dv are not compared.
+
+    Args:
+        one: The contender.
+        case: What it computed.
+        results: Its output and gradients.
+        tensors: q, k, v and the gradient of the output.
+        known: Keeps what is expected of contenders that compute the same.
     """
+    known, kind = {} if known is None else known, (one.computes, one.edges)
+    if kind not in known:
+        known[kind] = expectation(one, case, tensors)
+    rows, keys, expected = known[kind]
+    parts = zip(results, (rows, rows, keys, keys), strict=False)
+    found = [x.index_select(2, part) for x, part in parts]
+    return max(
+        (a - b).abs().max().item()
+        for a, b in zip(expected, found, strict=True)
+        if a.numel()
+    )
+
+
+def expectation(
+    one: Contender, case: Case, tensors: tuple
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Rows and keys that are compared, and the float64 results there."""
     pattern = case.pattern
     if one.computes == "full":
         pattern = Case("full", case.n, causal=case.causal).pattern
@@ -194,15 +215,9 @@ def largest_error(
     positions = torch.arange(case.n, device=rows.device)
     met = kept(pattern, rows, positions).any(0).nonzero()[:, 0]
     expected = reference(case, pattern, tensors, rows, met)
-    parts = zip(results, (rows, rows, keys, keys), strict=False)
-    found = [x.index_select(2, part) for x, part in parts]
     inside = torch.searchsorted(met, keys)
     expected[2:] = [x.index_select(2, inside) for x in expected[2:]]
-    return max(
-        (a - b).abs().max().item()
-        for a, b in zip(expected, found, strict=True)
-        if a.numel()
-    )
+    return rows, keys, expected
 
 
 def kept(pattern: at.patterns.Pattern, i: Tensor, j: Tensor) -> Tensor:
@@ -244,49 +259,6 @@ def reference(
     return [output.detach(), *torch.autograd.grad(output, (q, k, v), grad)]
 
 
-# The rounds
-
-
-def timed(
-    runs: dict[str, Callable], settings: Settings, clock: clocks.Clock
-) -> dict[str, list[dict[str, float]]]:
-    """Seconds of each call: all in turn, in random order, round after round."""
-    samples = {name: [] for name in runs}
-    start = time.perf_counter()
-    for number in range(settings.rounds):
-        late = time.perf_counter() - start > settings.budget
-        if late and number >= settings.least:
-            break
-        for name in random.sample(list(runs), len(runs)):
-            samples[name].append(clock.seconds(runs[name]))
-    return samples
-
-
-def timing(samples: list[dict[str, float]]) -> dict:
-    """Rounds and seconds as records have them."""
-    return {"rounds": len(samples), "seconds": summaries(samples)}
-
-
-def summaries(samples: list[dict[str, float]]) -> dict[str, dict]:
-    """Median, quartiles and minimum of each kind of seconds."""
-    return {kind: summary([s[kind] for s in samples]) for kind in samples[0]}
-
-
-def summary(values: list[float]) -> dict:
-    """Median, quartiles and minimum, to five digits."""
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-    return {
-        "median": five_digits(middle),
-        "quartiles": [five_digits(low), five_digits(high)],
-        "minimum": five_digits(min(values)),
-    }
-
-
-def five_digits(value: float) -> float:
-    """Round to what a measurement is worth."""
-    return float(f"{value:.5g}")
-
-
 # The machine's own limits
 
 
@@ -311,17 +283,19 @@ def large_copy(dtype: str, device: str) -> tuple[Callable, int]:
 
 
 def ceilings(
-    settings: Settings, clock: clocks.Clock, device: str = "cpu"
+    settings: Settings, clock: clocks.Clock, device: str = "cpu", tell: Tell = silent
 ) -> dict[str, dict]:
     """Rate of large products and bandwidth of large copies, for each dtype."""
     limits = {}
     for dtype in ("float32", "bfloat16"):
         product, flops = large_product(dtype, device)
         copy, moved = large_copy(dtype, device)
-        samples = timed({"matmul": product, "copy": copy}, settings, clock)
+        both = {MATMUL: product, "copy": copy}
+        samples, _ = protocol.undisturbed(both, settings, clock, tell)
+        kinds = {name: protocol.summaries(samples[name]) for name in both}
         limits[dtype] = {
-            "matmul": {"flops": flops, "seconds": summaries(samples["matmul"])},
-            "copy": {"bytes": moved, "seconds": summaries(samples["copy"])},
+            MATMUL: {"flops": flops, "seconds": kinds[MATMUL]},
+            "copy": {"bytes": moved, "seconds": kinds["copy"]},
         }
     return limits
 
@@ -329,22 +303,27 @@ def ceilings(
 # Peak memory on a CPU
 
 
-def peak_in_child(case: Case, name: str) -> int | None:
-    """Peak memory of a call above its inputs, in a process of its own; or None.
+def peaks_in_child(
+    case: Case, names: Iterable[str], tell: Tell = silent
+) -> dict[str, int]:
+    """Peak memory of calls above their inputs, measured in a process of its own.
 
     There the C library hands large blocks straight back to the system, so that what
-    one call has freed is not taken for free memory by the next.
+    one call has freed is not taken for free memory by the next. Whoever has not
+    answered when the process ends is left out.
     """
     command = [sys.executable, "-m", "attn_tutorial.benchmark", "memory"]
-    command += [json.dumps(asdict(case)), name]
+    command += [json.dumps(asdict(case)), *names]
     settings = {
         "MALLOC_MMAP_THRESHOLD_": "65536",
         "OMP_NUM_THREADS": str(torch.get_num_threads()),
     }
+    tell("peak memory")
     done = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | settings
     )
-    return None if done.returncode else int(done.stdout.split()[-1])
+    lines = (line.rpartition(": ") for line in done.stdout.splitlines())
+    return {name: int(count) for name, _, count in lines if name in CONTENDERS}
 
 
 def peak_here(case: Case, name: str) -> int:

@@ -20,6 +20,7 @@ from attn_tutorial.provenance import (
     software,
     system,
     utc,
+    vector_instructions,
     version,
 )
 
@@ -27,6 +28,7 @@ __all__ = [
     "SCHEMA",
     "SCHEMA_VERSION",
     "alone",
+    "check_place",
     "provenance",
     "replace",
     "validate",
@@ -34,7 +36,7 @@ __all__ = [
 ]
 
 SCHEMA = Path(__file__).resolve().with_name("record.schema.json")
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PACKAGES = (
     "local-attention",
     "transformers",
@@ -52,6 +54,7 @@ def provenance(device: str, clock: str) -> dict[str, Any]:
         "clock": clock,
         **software(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "vector_instructions": vector_instructions(),
         "cuda": torch.version.cuda,
         "driver": driver() if device == "cuda" else None,
         "system": system(),
@@ -85,15 +88,29 @@ def validate(data: dict) -> None:
     jsonschema.validate(data, schema, cls=jsonschema.Draft202012Validator)
 
 
+def check_place(path: Path) -> None:
+    """Refuse a place where no record can be written, before anything is measured.
+
+    Raises:
+        OSError: If it is a folder, or lies where nothing can be written.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: --out needs the name of a file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".draft")
+    draft.touch()
+    draft.unlink()
+
+
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Be the only process that writes a file; the system frees it if that one dies.
 
     Raises:
         BlockingIOError: If another process holds it.
-        OSError: If its folder cannot be written.
+        OSError: If no record can be written there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    check_place(path)
     lock = path.with_suffix(".lock")
     try:
         with filelock.FileLock(lock, timeout=0):

@@ -5,19 +5,22 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator
 
-from attn_tutorial.benchmark.cases import Case
-from attn_tutorial.benchmark.load import Records, Spread
+from attn_tutorial.benchmark.cases import FLEX, PATTERNS, Case
+from attn_tutorial.benchmark.load import Record, Records, Spread
+from attn_tutorial.benchmark.protocol import RUNS
 
 __all__ = ["compare", "findings", "limits", "show", "table"]
 
 OURS = "tiled"
+MARKS = ("disturbed", "scattered")  # attributes of a result
 
 
 def show(records: Records, tables: bool = True) -> str:
     """All that the records say: provenance, limits, tables, findings."""
-    parts = [origins(records), limits(records)]
+    parts = [origins(records), protocol(records), limits(records)]
     if tables:
-        parts += [table(records, case) for case in records.cases]
+        told: set[tuple[str, str]] = set()
+        parts += [table(records, case, told) for case in records.cases]
     return "\n\n".join([*parts, "Findings", *findings(records)])
 
 
@@ -30,9 +33,83 @@ def origins(records: Records) -> str:
         lines.append(
             f"  {record.name}: {known['date']}, revision {revision}, "
             f"suite {record.data['suite']}, {len(record.data['cases'])} cases, "
-            f"seconds by {known['clock']}"
+            f"seconds by {known['clock']}, PyTorch {known['torch']}"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *instructions(records)])
+
+
+def instructions(records: Records) -> list[str]:
+    """The processors' vector instructions, and those that PyTorch uses."""
+    found = {}
+    for record in records:
+        known = record.provenance
+        listed = known.get("vector_instructions")
+        text = "not recorded" if listed is None else " ".join(listed) or "none"
+        used = f"PyTorch uses {known.get('cpu_capability', 'what is not recorded')}"
+        found.setdefault(f"{text}; {used}", []).append(record.name)
+    if len(found) == 1:
+        return [f"Vector instructions: {text}" for text in found]
+    return [
+        f"Vector instructions of {', '.join(x)}: {text}" for text, x in found.items()
+    ]
+
+
+# The protocol: were the runs measured alike, and which results are marked?
+
+
+def protocol(records: Records) -> str:
+    """How the runs were measured, in what they differ, and what is marked."""
+    lines = ["Protocol", *settings(records)]
+    if len(records) < RUNS:
+        lines.append(f"  runs: {len(records)}; a published number needs {RUNS}")
+    unknown = [record.name for record in records if not watched(record)]
+    if unknown:
+        lines.append(f"  disturbance and spread: not recorded in {', '.join(unknown)}")
+    found = marks(records)
+    if found or len(unknown) < len(records):
+        lines.append(f"  marked: {len(found) or 'nothing'}")
+    return "\n".join([*lines, *(f"    {mark}" for mark in found)])
+
+
+def settings(records: Records) -> Iterator[str]:
+    """The settings that all runs have, and a warning where they differ."""
+    different = records.differing_settings
+    same = records[0].data["settings"] if records else {}
+    alike = [f"{name} {x}" for name, x in same.items() if name not in different]
+    if alike:
+        yield f"  {', '.join(alike)}"
+    if different:
+        yield "  The runs were measured with different settings:"
+    for name, values in different.items():
+        pairs = zip(values, records, strict=True)
+        texts = (f"{'not recorded' if x is None else x} ({r.name})" for x, r in pairs)
+        yield f"    {name}: {', '.join(texts)}"
+
+
+def watched(record: Record) -> bool:
+    """Whether a record says what disturbed it."""
+    return all("disturbance" in entry for entry in record.data["cases"])
+
+
+def marks(records: Records) -> list[str]:
+    """Cases that were disturbed, and contenders whose rounds are scattered."""
+    lines = []
+    for record in records:
+        cases = dict.fromkeys(x.case for x in record.results if x.disturbed)
+        lines += [disturbed(record, case) for case in cases]
+        lines += [
+            f"scattered, {record.name}: {x.name}, {x.case} (spread {x.spread:.2f})"
+            for x in record.results
+            if x.scattered
+        ]
+    return lines
+
+
+def disturbed(record: Record, case: Case) -> str:
+    """A disturbed case, and how much others and the host took."""
+    found = record.disturbance(case)
+    shares = f"others {found['others']:.0%}, host {found['stolen']:.0%}"
+    return f"disturbed, {record.name}: {case} ({shares})"
 
 
 def limits(records: Records) -> str:
@@ -53,15 +130,50 @@ def scaled(spread: Spread, unit: float) -> Spread:
 # One case
 
 
-def table(records: Records, case: Case) -> str:
-    """A case as text: each contender in one line, then who did not run."""
+def table(
+    records: Records, case: Case, told: set[tuple[str, str]] | None = None
+) -> str:
+    """A case as text: each contender in one line, then who did not run.
+
+    Args:
+        records: Runs on one device.
+        case: Which case.
+        told: Who cannot run, and why, as was told before: it is not told again, and
+            what is told here is added. None tells all.
+    """
     lines = [str(case)]
     for name in records.names:
         if records.of(name, case):
             lines.append("  " + line(records, name, case))
+    lines += full_beside(records, case)
+    told = set() if told is None else told
     for name, reason in missing(records, case).items():
-        lines.append(f"  {name:17} not run: {reason}")
+        if (name, reason) not in told:
+            lines.append(f"  {name:17} not run: {reason}")
+            told.add((name, reason))
     return "\n".join(lines)
+
+
+FULL = "sdpa full"
+
+
+def full_beside(records: Records, case: Case) -> list[str]:
+    """Full attention where it ran in a case of another window only.
+
+    It ignores the window, so that its time there is its time here. No ratio is given,
+    since the rounds were not the same.
+    """
+    other = records.beside(FULL, case)
+    if other in (None, case):
+        return []
+    seconds = scaled(records.seconds(FULL, other), 1e-3)
+    return [f"  {FULL:17} {seconds:.4g} ms, in the case: {other}"]
+
+
+def flex_by_time(records: Records, case: Case) -> list[str]:
+    """FlexAttention's block sizes that ran, the fastest first."""
+    sizes = [n for n in records.names if n in FLEX and records.of(n, case)]
+    return sorted(sizes, key=lambda name: records.seconds(name, case).median)
 
 
 def line(records: Records, name: str, case: Case) -> str:
@@ -77,6 +189,11 @@ def line(records: Records, name: str, case: Case) -> str:
     if result.peak_bytes is not None:
         parts.append(f"peak {scaled(records.peak_bytes(name, case), 1e6):.4g} MB")
     parts.append(f"error {result.largest_error:.0e}")
+    best, *others = flex_by_time(records, case) or [""]
+    if name == best and others:
+        parts.append("the best block size")
+    found = records.of(name, case)
+    parts += [mark for mark in MARKS if any(getattr(x, mark) for x in found)]
     return ", ".join(parts)
 
 
@@ -102,20 +219,22 @@ def findings(records: Records) -> list[str]:
 
 
 def lines_of(records: Records) -> Iterator[Case]:
-    """The lines of the length sweep: mechanism and pass at w = b = 128."""
-    usual = {case.dtype for case in records.cases if case.n == 65536} or {"float32"}
-    for mechanism in ("local", "blocks"):
-        for backward in (False, True):
-            for dtype in sorted(usual):
-                yield Case(mechanism, 0, 128, backward=backward, dtype=dtype)
+    """The length sweeps' lines: pattern, pass and dtype at w = b = 128."""
+    for dtype in ("float32", "bfloat16"):
+        for mechanism, causal in PATTERNS:
+            for backward in (False, True):
+                line = Case(mechanism, 0, 128, causal, backward, dtype=dtype)
+                if len(records.series(OURS, line)) > 2:
+                    yield line
 
 
 def heading(case: Case) -> str:
     """A line of the length sweep in words."""
     work = "forward + backward" if case.backward else "forward"
-    return (
-        f"{case.mechanism}, {'b' if case.mechanism == 'blocks' else 'w'} = 128, {work}"
-    )
+    size = "b = 128" if case.mechanism == "blocks" else "w = 128"
+    causal = ", causal" if case.causal else ""
+    dtype = "" if case.dtype == "float32" else f", {case.dtype}"
+    return f"{case.mechanism}, {size}{causal}, {work}{dtype}"
 
 
 LONG = 2048  # from here on the cost of starting operations hardly counts
@@ -156,8 +275,9 @@ def ratios(records: Records) -> Iterator[str]:
             if found:
                 low, high = min(r.median for r in found), max(r.median for r in found)
                 worst = min(r.low for r in found)
+                label = best_label(records, cases) if name == "best flex" else name
                 yield (
-                    f"  {title}: {name}: {low:.2f}x to {high:.2f}x "
+                    f"  {title}: {label}: {low:.2f}x to {high:.2f}x "
                     f"in {len(found)} cases (lowest single run {worst:.2f}x)"
                 )
 
@@ -165,7 +285,7 @@ def ratios(records: Records) -> Iterator[str]:
 def kinds(records: Records) -> Iterator[tuple[str, list[Case]]]:
     """The grid's cases by mechanism, causality and pass."""
     grid = records.swept("grid")
-    for mechanism, causal in (("local", False), ("local", True), ("blocks", False)):
+    for mechanism, causal in PATTERNS:
         for backward in (False, True):
             kind = [c for c in grid if (c.mechanism, c.causal, c.backward) == (
                 mechanism, causal, backward)]  # fmt: skip
@@ -175,11 +295,16 @@ def kinds(records: Records) -> Iterator[tuple[str, list[Case]]]:
 
 def ratio_to_ours(records: Records, name: str, case: Case) -> Spread | None:
     """Time over ours; "best flex" is the fastest block size of FlexAttention."""
-    if name != "best flex":
-        return attempt(lambda: records.ratio(name, OURS, case))
-    sizes = [n for n in records.names if n.startswith("flex") and records.of(n, case)]
-    found = [attempt(lambda n=n: records.ratio(n, OURS, case)) for n in sizes]
-    return min((r for r in found if r), default=None)
+    if name == "best flex":
+        name = next(iter(flex_by_time(records, case)), name)
+    return attempt(lambda: records.ratio(name, OURS, case))
+
+
+def best_label(records: Records, cases: list[Case]) -> str:
+    """Says which block sizes were the fastest of FlexAttention in some cases."""
+    fastest = {name for case in cases for name in flex_by_time(records, case)[:1]}
+    sizes = " or ".join(name.split()[1] for name in FLEX if name in fastest)
+    return f"best flex (blocks of {sizes})"
 
 
 def shares(records: Records) -> Iterator[str]:
@@ -225,6 +350,17 @@ def attempt(measure: Callable[[], Spread]) -> Spread | None:
 # Two sets of records
 
 
+def unlike(a: Records, b: Records) -> Iterator[str]:
+    """In what the two differ that may explain a difference in time."""
+    known = [x[0].provenance if x else {} for x in (a, b)]
+    for name in ("torch", "python", "threads", "cpu_capability", "vector_instructions"):
+        one, other = (each.get(name, "not recorded") for each in known)
+        if a and b and one != other:
+            yield f"They differ in {name.replace('_', ' ')}: A {one}, B {other}"
+    if Records([*a[:1], *b[:1]]).differing_settings:
+        yield "They were measured with different settings: see show"
+
+
 def compare(a: Records, b: Records) -> str:
     """How much the times of b differ from those of a, in cases that both have."""
     changes: dict[str, list[tuple[float, Case]]] = {}
@@ -233,7 +369,8 @@ def compare(a: Records, b: Records) -> str:
             if a.of(name, case) and b.of(name, case):
                 change = b.seconds(name, case).median / a.seconds(name, case).median
                 changes.setdefault(name, []).append((change, case))
-    lines = [f"A: {a.source}", f"B: {b.source}", "Time in B over time in A:"]
+    lines = [f"A: {a.source}", f"B: {b.source}", *unlike(a, b)]
+    lines.append("Time in B over time in A:")
     if not changes:
         lines.append("  no case in common")
     for name, found in changes.items():
