@@ -24,6 +24,7 @@ from attn_tutorial.patterns import causal as causal_pattern
 
 __all__ = [
     "LayerFlops",
+    "Work",
     "computed_pairs",
     "crossover_length",
     "flops",
@@ -34,6 +35,7 @@ __all__ = [
     "kept_pairs",
     "layer_flops",
     "layers_to_connect",
+    "predict",
     "reach",
     "roofline_seconds",
     "score_bytes",
@@ -294,6 +296,37 @@ def roofline_seconds(
     rate = check_number("flops_per_second", flops_per_second, positive=True)
     bandwidth = check_number("bytes_per_second", bytes_per_second, positive=True)
     return max(flops / rate, bytes_moved / bandwidth)
+
+
+class Work(NamedTuple):
+    """What one call consists of, counted; the prices of a machine have the same parts.
+
+    Attributes:
+        products: Numbers multiplied and added for the scores: heads * pairs * d.
+        scores: Pairs that are computed, of all heads.
+        numbers: Numbers of one of the inputs: heads * n * d.
+        calls: Calls of routines that do the work.
+        starts: Calls of the whole, 1.
+    """
+
+    products: float
+    scores: float
+    numbers: float
+    calls: float
+    starts: float = 1
+
+
+def predict(work: Work, prices: Work) -> float:
+    """Seconds of a call: each part of its work at the machine's price for one.
+
+    A roofline takes the dearest part alone. On a CPU the parts follow one another,
+    so that their times add up. ``benchmark.calibration`` measures the prices.
+
+    Example:
+        >>> predict(Work(2e9, 1e7, 1e6, 100), Work(4e-11, 1e-9, 3e-9, 1e-5, 1e-3))
+        0.095
+    """
+    return sum(part * price for part, price in zip(work, prices, strict=True))
 
 
 def computed_pairs(pattern: Pattern, n: int, tile: int) -> int:
