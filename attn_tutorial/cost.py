@@ -305,6 +305,8 @@ class Work(NamedTuple):
         products: Numbers multiplied and added for the scores: heads * pairs * d.
         scores: Pairs that are computed, of all heads.
         numbers: Numbers of one of the inputs: heads * n * d.
+        reads: Numbers of the runs of keys that the tiles read: heads * keys * d.
+        tiles: Tiles of all heads.
         calls: Calls of routines that do the work.
         starts: Calls of the whole, 1.
     """
@@ -312,6 +314,8 @@ class Work(NamedTuple):
     products: float
     scores: float
     numbers: float
+    reads: float
+    tiles: float
     calls: float
     starts: float = 1
 
@@ -323,8 +327,9 @@ def predict(work: Work, prices: Work) -> float:
     so that their times add up. ``benchmark.calibration`` measures the prices.
 
     Example:
-        >>> predict(Work(2e9, 1e7, 1e6, 100), Work(4e-11, 1e-9, 3e-9, 1e-5, 1e-3))
-        0.095
+        >>> work = Work(products=2e9, scores=1e7, numbers=1e6, reads=0, tiles=0, calls=9)
+        >>> predict(work, Work(4e-11, 1e-9, 3e-9, 0, 0, 1e-5, starts=1e-4))
+        0.09319
     """
     return sum(part * price for part, price in zip(work, prices, strict=True))
 

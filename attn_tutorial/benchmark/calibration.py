@@ -17,7 +17,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -37,21 +37,24 @@ HERE = CACHE / "attn_tutorial" / "machine.json"
 DTYPES = ("float32", "bfloat16")
 
 
-def work_of(case: Case, threads: int = 1) -> Work:
+def work_of(case: Case) -> Work:
     """Count what the tiled routine does in a case, or PyTorch's where all pairs attend.
 
     Example:
-        >>> work_of(Case("full", 1024, heads=2))
-        Work(products=134217728, scores=2097152, numbers=131072, calls=1, starts=1)
+        >>> tuple(work_of(Case("full", 1024, heads=2)))
+        (134217728, 2097152, 131072, 131072, 2, 1, 1)
     """
-    numbers = case.heads * case.n * case.d
+    heads, d = case.heads, case.d
+    numbers = heads * case.n * d
     if case.mechanism == "full":
-        pairs = case.heads * cost.kept_pairs(case.pattern, case.n)
-        return Work(pairs * case.d, pairs, numbers, 1)
+        pairs = heads * cost.kept_pairs(case.pattern, case.n)
+        return Work(pairs * d, pairs, numbers, numbers, heads, 1)
     slabs = list(slabs_of(case))
-    pairs = case.heads * sum(slab.count * slab.rows * slab.keys for slab in slabs)
+    pairs = heads * sum(slab.count * slab.rows * slab.keys for slab in slabs)
+    keys = heads * sum(slab.count * slab.keys for slab in slabs)
+    tiles = heads * sum(slab.count for slab in slabs)
     calls = sum(map(backward_calls(case), slabs)) if case.backward else len(slabs)
-    return Work(pairs * case.d, pairs, numbers, calls)
+    return Work(pairs * d, pairs, numbers, keys * d, tiles, calls)
 
 
 def slabs_of(case: Case) -> Iterator[Slab]:
@@ -126,7 +129,7 @@ class Machine:
 # Calibration
 
 
-def calibrate(rounds: int = 5, dtypes: Iterable[str] = DTYPES) -> Machine:
+def calibrate(rounds: int = 4, dtypes: Iterable[str] = DTYPES) -> Machine:
     """Time a few dozen calls in turn, and fit the prices to their medians."""
     cases = [case for dtype in dtypes for case in calibration_cases(dtype)]
     seconds = times(cases, rounds)
@@ -141,19 +144,17 @@ def calibrate(rounds: int = 5, dtypes: Iterable[str] = DTYPES) -> Machine:
 
 
 def calibration_cases(dtype: str) -> Iterator[Case]:
-    """Cases that set the parts of the work apart: short and long, narrow and wide."""
+    """Short cases of each kind, enough to set the parts of the work apart."""
     for backward in (False, True):
-        for n, size, heads, d in (
-            (256, 16, 1, 64), (1024, 64, 8, 64), (4096, 16, 2, 32), (4096, 128, 4, 64),
-            (4096, 512, 2, 64), (2048, 512, 2, 128), (8192, 64, 2, 128),
-            (16384, 32, 2, 64), (1024, 1000, 2, 64), (512, 128, 16, 32),
-        ):  # fmt: skip
-            for mechanism in ("local", "blocks"):
-                causal = (n + heads) % 3 == 1
-                yield Case(mechanism, n, size, causal, backward, heads, d, dtype)
-        for n, heads, d in ((256, 2, 64), (1024, 2, 64), (512, 8, 128), (2048, 1, 32)):
-            for causal in (False, True):
-                yield Case("full", n, 0, causal, backward, heads, d, dtype)
+        wanted = {"tiled": 32, "full": 8}
+        for case in random_cases(seed=2017):
+            routine = kind(case).partition(" ")[0]
+            case = replace(case, dtype=dtype, backward=backward)
+            if wanted[routine] and work_of(case).products < (8e7 if backward else 3e8):
+                wanted[routine] -= 1
+                yield case
+            if not any(wanted.values()):
+                break
 
 
 def times(cases: list[Case], rounds: int) -> dict[Case, float]:
@@ -208,9 +209,9 @@ def fitted(works: list[Work], seconds: list[float]) -> Work:
     """Prices, none below zero, whose relative errors have the least squares.
 
     Example:
-        >>> works = [Work(1, 0, 0, 0, 0), Work(2, 1, 0, 0, 0), Work(1, 2, 0, 0, 0)]
-        >>> [round(price, 9) for price in fitted(works, [3.0, 7.0, 5.0])]
-        [3.0, 1.0, 0.0, 0.0, 0.0]
+        >>> works = [Work(*parts, 0, 0, 0, 0, 0) for parts in ((1, 0), (2, 1), (1, 2))]
+        >>> [round(price, 9) for price in fitted(works, [3.0, 7.0, 5.0])][:3]
+        [3.0, 1.0, 0.0]
     """
     table = torch.tensor(works, dtype=torch.float64)
     table = table / torch.tensor(seconds, dtype=torch.float64)[:, None]
@@ -245,24 +246,40 @@ class Judged:
 
 
 def judge(
-    machine: Machine, count: int = 100, seed: int = 0, rounds: int = 7
+    machine: Machine,
+    count: int = 100,
+    seed: int = 0,
+    limit: float = 1.0,
+    rounds: int = 7,
 ) -> list[Judged]:
-    """Draw cases that no calibration uses, time them, and compare."""
+    """Draw cases that no calibration uses, time them, and compare.
+
+    Args:
+        machine: What predicts.
+        count: Number of cases.
+        seed: What they are drawn from.
+        limit: Seconds that a case may take.
+        rounds: Calls of each, all cases in turn; their median counts.
+    """
     known = {case for dtype in DTYPES for case in calibration_cases(dtype)}
-    drawn = (case for case in random_cases(seed, machine) if case not in known)
-    cases = list(dict.fromkeys(next(drawn) for _ in range(count)))
+    cases: list[Case] = []
+    for case in random_cases(seed):
+        if case not in known and case not in cases and machine.predict(case) <= limit:
+            cases.append(case)
+        if len(cases) == count:
+            break
     seconds = times(cases, rounds)
     return [Judged(case, machine.predict(case), seconds[case]) for case in cases]
 
 
-def random_cases(seed: int, machine: Machine, limit: float = 1.0) -> Iterator[Case]:
-    """Cases that take at most `limit` seconds, their sizes drawn by logarithms."""
+def random_cases(seed: int) -> Iterator[Case]:
+    """Cases of all kinds, their sizes drawn by logarithms."""
     draw = random.Random(seed)
     while True:
         n = round(2 ** draw.uniform(7, 15.5))
         size = round(2 ** draw.uniform(3, math.log2(n) - 1))
         mechanism = draw.choice(("local", "local", "blocks", "blocks", "full"))
-        case = Case(
+        yield Case(
             mechanism,
             n,
             0 if mechanism == "full" else size,
@@ -272,8 +289,6 @@ def random_cases(seed: int, machine: Machine, limit: float = 1.0) -> Iterator[Ca
             d=draw.choice((16, 32, 48, 64, 96, 128)),
             dtype=draw.choice(DTYPES),
         )
-        if machine.predict(case) <= limit:
-            yield case
 
 
 def table(judged: list[Judged]) -> str:
