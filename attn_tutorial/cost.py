@@ -327,9 +327,9 @@ def predict(work: Work, prices: Work) -> float:
     so that their times add up. ``benchmark.calibration`` measures the prices.
 
     Example:
-        >>> work = Work(products=2e9, scores=1e7, numbers=1e6, reads=0, tiles=0, calls=9)
-        >>> predict(work, Work(4e-11, 1e-9, 3e-9, 0, 0, 1e-5, starts=1e-4))
-        0.09319
+        >>> work = Work(products=2e9, scores=1e7, numbers=0, reads=0, tiles=0, calls=9)
+        >>> round(predict(work, Work(4e-11, 1e-9, 3e-9, 0, 0, 1e-5, starts=1e-4)), 6)
+        0.09019
     """
     return sum(part * price for part, price in zip(work, prices, strict=True))
 

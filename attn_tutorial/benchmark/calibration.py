@@ -150,7 +150,7 @@ def calibration_cases(dtype: str) -> Iterator[Case]:
         for case in random_cases(seed=2017):
             routine = kind(case).partition(" ")[0]
             case = replace(case, dtype=dtype, backward=backward)
-            if wanted[routine] and work_of(case).products < (8e7 if backward else 3e8):
+            if wanted[routine] and work_of(case).products < (3e8 if backward else 1e9):
                 wanted[routine] -= 1
                 yield case
             if not any(wanted.values()):
