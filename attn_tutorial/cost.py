@@ -24,6 +24,7 @@ from attn_tutorial.patterns import causal as causal_pattern
 
 __all__ = [
     "LayerFlops",
+    "Work",
     "computed_pairs",
     "crossover_length",
     "flops",
@@ -34,6 +35,7 @@ __all__ = [
     "kept_pairs",
     "layer_flops",
     "layers_to_connect",
+    "predict",
     "reach",
     "roofline_seconds",
     "score_bytes",
@@ -294,6 +296,42 @@ def roofline_seconds(
     rate = check_number("flops_per_second", flops_per_second, positive=True)
     bandwidth = check_number("bytes_per_second", bytes_per_second, positive=True)
     return max(flops / rate, bytes_moved / bandwidth)
+
+
+class Work(NamedTuple):
+    """What one call consists of, counted; the prices of a machine have the same parts.
+
+    Attributes:
+        products: Numbers multiplied and added for the scores: heads * pairs * d.
+        scores: Pairs that are computed, of all heads.
+        numbers: Numbers of one of the inputs: heads * n * d.
+        reads: Numbers of the runs of keys that the tiles read: heads * keys * d.
+        tiles: Tiles of all heads.
+        calls: Calls of routines that do the work.
+        starts: Calls of the whole, 1.
+    """
+
+    products: float
+    scores: float
+    numbers: float
+    reads: float
+    tiles: float
+    calls: float
+    starts: float = 1
+
+
+def predict(work: Work, prices: Work) -> float:
+    """Seconds of a call: each part of its work at the machine's price for one.
+
+    A roofline takes the dearest part alone. On a CPU the parts follow one another,
+    so that their times add up. ``benchmark.calibration`` measures the prices.
+
+    Example:
+        >>> work = Work(products=2e9, scores=1e7, numbers=0, reads=0, tiles=0, calls=9)
+        >>> round(predict(work, Work(4e-11, 1e-9, 3e-9, 0, 0, 1e-5, starts=1e-4)), 6)
+        0.09019
+    """
+    return sum(part * price for part, price in zip(work, prices, strict=True))
 
 
 def computed_pairs(pattern: Pattern, n: int, tile: int) -> int:
