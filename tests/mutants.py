@@ -41,10 +41,13 @@ class Mutant(NamedTuple):
 TESTS = {
     "patterns": ["tests/test_patterns.py"],
     "dense": ["tests/test_dense.py"],
-    "tiled": ["tests/test_tiled.py", "tests/test_local.py", "tests/test_sparse.py"],
+    "tiled": [
+        f"tests/test_{name}.py"
+        for name in ("tiled", "local", "sparse", "half", "positions")
+    ],
     "local": ["tests/test_local.py"],
     "sparse": ["tests/test_sparse.py"],
-    "cost": ["tests/test_cost.py"],
+    "cost": ["tests/test_cost.py", "tests/test_calibration.py"],
 }
 
 CHAPTERS = {
@@ -161,7 +164,15 @@ MUTANTS = [
     Mutant("tiled", "slice(first, None, apart)", "slice(first, None, 2 * apart)"),
     Mutant("tiled", "min(apart, len(k))", "min(apart, len(k) - 1)"),
     Mutant("tiled", "weights.masked_fill_(bias == -math.inf, 0)", "pass"),
-    Mutant("tiled", "x.float() if x.itemsize < 4 else x", "x"),
+    Mutant(
+        "tiled",
+        "promote_types(x.dtype, torch.float32)",
+        "promote_types(x.dtype, x.dtype)",
+    ),
+    Mutant("tiled", "multiplies_half(q) and not plan.with_lse", "multiplies_half(q)"),
+    Mutant("tiled", "x.dtype == torch.bfloat16 and", "x.dtype != torch.float64 and"),
+    Mutant("tiled", "slab.tiles(dq[:, head]).copy_(tiles[3])", "pass"),
+    Mutant("cost", "part * price for part", "part + price for part"),
     # positions, sides, shared heads
     Mutant("patterns", "return j <= i\n", "return j < i\n"),
     Mutant("patterns", "return j <= i\n", "return j >= i\n"),

@@ -10,6 +10,7 @@ and compares what was predicted with what a call takes.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -35,6 +36,7 @@ __all__ = ["HERE", "Judged", "Machine", "calibrate", "judge", "work_of"]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 HERE = CACHE / "attn_tutorial" / "machine.json"
 DTYPES = ("float32", "bfloat16")
+CPU = torch.device("cpu")
 
 
 def work_of(case: Case) -> Work:
@@ -64,7 +66,7 @@ def slabs_of(case: Case) -> Iterator[Slab]:
     else:
         tiles = block_tiles(min(case.size, case.n), case.causal)
     for tile in tiles:
-        most = slab_scores(torch.device("cpu")) // (case.heads * tile.rows * tile.keys)
+        most = slab_scores(CPU) // (case.heads * tile.rows * tile.keys)
         yield from tile.slabs(case.n, case.n, 0, max(1, most))
 
 
@@ -72,8 +74,11 @@ def backward_calls(case: Case) -> Callable[[Slab], int]:
     """Products of a slab in the backward pass: a head or a tile at a time."""
 
     def calls(slab: Slab) -> int:
+        scores = case.heads * slab.rows * slab.keys
+        if slab.count < case.heads and scores <= slab_scores(CPU) // 8:
+            return slab.count * 5
         apart = min(math.ceil(slab.keys / slab.step), slab.count)
-        return min(slab.count, case.heads) * (3 + 2 * apart)
+        return case.heads * (3 + 2 * apart)
 
     return calls
 
@@ -260,14 +265,19 @@ def judge(
         seed: What they are drawn from.
         limit: Seconds that a case may take.
         rounds: Calls of each, all cases in turn; their median counts.
+
+    Raises:
+        ValueError: If hardly any case is as short as `limit`.
     """
     known = {case for dtype in DTYPES for case in calibration_cases(dtype)}
     cases: list[Case] = []
-    for case in random_cases(seed):
-        if case not in known and case not in cases and machine.predict(case) <= limit:
-            cases.append(case)
+    for case in itertools.islice(random_cases(seed), 1000 * count):
         if len(cases) == count:
             break
+        if case not in known and case not in cases and machine.predict(case) <= limit:
+            cases.append(case)
+    if len(cases) < count:
+        raise ValueError(f"limit must leave {count} cases, got {limit} s: {len(cases)}")
     seconds = times(cases, rounds)
     return [Judged(case, machine.predict(case), seconds[case]) for case in cases]
 
