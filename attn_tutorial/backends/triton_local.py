@@ -164,19 +164,31 @@ def run_of_tile(
 
 
 @triton.jit
-def load_tile(x, rows, n, kept, D: tl.constexpr, WIDTH: tl.constexpr):
-    """Load rows of x, (n, D), as (rows, WIDTH), with zeros where there is nothing.
+def load_tile(
+    x, start, n, kept, D: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr
+):
+    """Load rows of x, (n, D), as (ROWS, WIDTH), with zeros where there is nothing.
 
-    Rows that are not kept are not read either: they may hold NaN.
+    Rows that are not kept are not read either: they may hold NaN. One number of 64 bits
+    says where the tile begins, and what is added to it never changes: addresses of
+    their own for all rows would fill the registers of the loop.
     """
     features = tl.arange(0, WIDTH)
-    inside = rows[:, None] < n
+    rows = tl.arange(0, ROWS)
+    inside = rows[:, None] < n - start
     if kept is not None:
         inside = inside & kept[:, None]
     if WIDTH != D:
         inside = inside & (features[None, :] < D)
-    where = x + rows[:, None].to(tl.int64) * D + features[None, :]
-    return tl.load(where, mask=inside, other=0.0)
+    tile = x + start.to(tl.int64) * D
+    return tl.load(tile + rows[:, None] * D + features[None, :], mask=inside, other=0.0)
+
+
+@triton.jit
+def load_numbers(x, start, n, ROWS: tl.constexpr):
+    """Load ROWS of n numbers from start on, with zeros where there is nothing."""
+    rows = tl.arange(0, ROWS)
+    return tl.load(x + start + rows, mask=rows < n - start, other=0.0)
 
 
 @triton.jit
@@ -257,8 +269,8 @@ def meet(
     kept = None
     if keep is not None:
         kept = tl.load(keep + j, mask=j < n, other=0) != 0
-    keys = load_tile(k, j, n, kept, D, WIDTH)
-    values = load_tile(v, j, n, kept, D, WIDTH)
+    keys = load_tile(k, start, n, kept, D, WIDTH, STEP)
+    values = load_tile(v, start, n, kept, D, WIDTH, STEP)
     scores = tile_scores(
         queries, keys, i, start, whole, whole_end, n, left, right, offset, scale,
         BLOCKS, CAUSAL, False, STEP,
@@ -297,7 +309,7 @@ def forward_kernel(
     head, start = own_tile(n_q, TILE)
     i = start + tl.arange(0, TILE)
     row, shared = head * n_q, head // group * n_k
-    queries = load_tile(q + row * D, i, n_q, None, D, WIDTH)
+    queries = load_tile(q + row * D, start, n_q, None, D, WIDTH, TILE)
     if keep is not None:
         keep += shared
     begin, end, whole, whole_end = run_of_tile(
@@ -362,9 +374,9 @@ def query_gradient_kernel(
     head, start = own_tile(n_q, TILE)
     i = start + tl.arange(0, TILE)
     row, shared = head * n_q, head // group * n_k
-    queries = load_tile(q + row * D, i, n_q, None, D, WIDTH)
-    grads = load_tile(grad + row * D, i, n_q, None, D, WIDTH)
-    outputs = load_tile(out + row * D, i, n_q, None, D, WIDTH)
+    queries = load_tile(q + row * D, start, n_q, None, D, WIDTH, TILE)
+    grads = load_tile(grad + row * D, start, n_q, None, D, WIDTH, TILE)
+    outputs = load_tile(out + row * D, start, n_q, None, D, WIDTH, TILE)
     logs = tl.load(logsum + row + i, mask=i < n_q, other=0.0)
     # The mean of dP under the weights P is dO . O: no second pass over the keys.
     means = tl.sum(grads.to(tl.float32) * outputs.to(tl.float32), 1)
@@ -429,8 +441,8 @@ def key_gradient_kernel(
     kept = None
     if keep is not None:
         kept = tl.load(keep + own + j, mask=j < n_k, other=0) != 0
-    keys = load_tile(k + own * D, j, n_k, kept, D, WIDTH)
-    values = load_tile(v + own * D, j, n_k, kept, D, WIDTH)
+    keys = load_tile(k + own * D, start, n_k, kept, D, WIDTH, TILE)
+    values = load_tile(v + own * D, start, n_k, kept, D, WIDTH, TILE)
     begin, end, whole, whole_end = run_of_tile(
         start, n_k, n_q, left, right, offset, BLOCKS, CAUSAL, True, TILE, STEP
     )
@@ -439,11 +451,9 @@ def key_gradient_kernel(
     for member in range(0, group):
         row = (head * group + member) * n_q
         for met in range(begin, end, STEP):
-            i = met + tl.arange(0, STEP)
-            queries = load_tile(q + row * D, i, n_q, None, D, WIDTH)
-            grads = load_tile(grad + row * D, i, n_q, None, D, WIDTH)
-            logs = tl.load(logsum + row + i, mask=i < n_q, other=0.0)
-            means = tl.load(mean + row + i, mask=i < n_q, other=0.0)
+            queries = load_tile(q + row * D, met, n_q, None, D, WIDTH, STEP)
+            grads = load_tile(grad + row * D, met, n_q, None, D, WIDTH, STEP)
+            logs = load_numbers(logsum + row, met, n_q, STEP)
             scores = tile_scores(
                 keys, queries, j, met, whole, whole_end, n_q, left, right, offset,
                 scale, BLOCKS, CAUSAL, True, STEP,
@@ -451,6 +461,7 @@ def key_gradient_kernel(
             weights = tl.exp2(scores - logs[None, :])
             dvalues += product(weights.to(grads.dtype), grads)
             dweights = product(values, tl.trans(grads))
+            means = load_numbers(mean + row, met, n_q, STEP)
             dscores = weights * (dweights - means[None, :])  # (TILE, STEP)
             dkeys += product(dscores.to(queries.dtype), queries)
     if keep is not None:  # a padded key has a row of its own: clear it at the end
