@@ -238,7 +238,8 @@ def reference(
         x.detach().index_select(2, part).double().requires_grad_(case.backward)
         for x, part in zip(tensors, (rows, met, met, rows), strict=True)
     )
-    output = at.attention(q, k, v, kept(pattern, rows, met))
+    shared = (x.repeat_interleave(case.group, 1) for x in (k, v))
+    output = at.attention(q, *shared, kept(pattern, rows, met))
     if not case.backward:
         return [output]
     return [output.detach(), *torch.autograd.grad(output, (q, k, v), grad)]

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import filelock
 import torch
 
 from attn_tutorial.provenance import (
@@ -93,6 +92,8 @@ def alone(path: Path) -> Iterator[None]:
         BlockingIOError: If another process holds it.
         OSError: If its folder cannot be written.
     """
+    import filelock  # records can be read, and written by one alone, without it
+
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_suffix(".lock")
     try:
