@@ -525,7 +525,7 @@ has_compiler = pytest.mark.skipif(
 )
 
 
-def compiled(what, folder):
+def compiled(folder, *what):
     """What `triton_compiler.py` says of each kernel that it compiles."""
     program = Path(__file__).with_name("triton_compiler.py")
     environment = os.environ | {
@@ -534,7 +534,7 @@ def compiled(what, folder):
         "TRITON_DEFAULT_FP_FUSION": "1",  # or Triton 3.9 warns
         "TRITON_INTERPRET": "0",
     }
-    command = [sys.executable, str(program), what]
+    command = [sys.executable, str(program), *what]
     printed = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert printed.returncode == 0, printed.stderr
     return [json.loads(line) for line in printed.stdout.splitlines()]
@@ -542,7 +542,7 @@ def compiled(what, folder):
 
 @has_compiler
 def test_the_kernels_compile_for_gpus_that_are_not_here(tmp_path):
-    made = compiled("variants", tmp_path)
+    made = compiled(tmp_path, "variants")
     assert len(made) == 15
     kilobytes = {75: 64, 80: 163, 90: 227}  # shared memory of T4, A100, H100
     for one in made:
@@ -553,10 +553,10 @@ def test_the_kernels_compile_for_gpus_that_are_not_here(tmp_path):
 
 @has_compiler
 def test_the_machine_code_for_an_h100_keeps_all_in_registers(tmp_path):
-    made = compiled("sizes", tmp_path)
+    made = compiled(tmp_path, "sizes", "2")
     if not made:
         pytest.skip("NVIDIA's cuobjdump is neither with Triton nor on the path")
-    assert len(made) == 35
+    assert len(made) == 20
     for one in made:
         assert one["wgmma"] > 0 and one["stack"] == 0, one
         assert one["registers"] <= 255 and one["shared"] <= 227 * 1024, one

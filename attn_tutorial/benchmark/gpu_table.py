@@ -21,8 +21,8 @@ HEAD = (
     f"  {'':18}{'ms':>10}{'backward':>10}{'TFLOP/s':>9}{'of bound':>9}"
     f"{'x flex':>7}{'MB':>9}"
 )
-EXPLAINED = """ms: median of a call, forward or forward and backward; backward: that minus \
-the forward alone.
+EXPLAINED = """ms: median of a call, forward or forward and backward.
+backward: that minus the forward alone.
 TFLOP/s: on kept pairs (of the full ones: on all that they compute).
 of bound: share of the dense rate of this run times reach / (reach + 128), the best
 that tiles of 128 queries can do. reach: keys that a query sees besides its own.
