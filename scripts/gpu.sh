@@ -13,6 +13,7 @@
 #     WHEELS   a folder of wheels that are installed first, without network
 #     DEVICE   cuda; cpu runs the same on tiny cases, in Triton's interpreter
 #     SUITE    further options of `python -m attn_tutorial.benchmark.gpu_suite`
+#     TESTS    further options of pytest
 set -u
 [ $# -eq 2 ] || { echo "usage: bash scripts/gpu.sh OUT MINUTES" >&2; exit 2; }
 python=${PYTHON:-python3}
@@ -24,6 +25,7 @@ export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 PYTHONDONTW
 caches=$(mktemp -d)
 trap 'rm -rf "$caches"' EXIT
 export TRITON_CACHE_DIR=$caches/triton TORCHINDUCTOR_CACHE_DIR=$caches/inductor
+export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1  # of plugins none is needed, and any may be broken
 options=(--device "$device")
 [ "$device" = cpu ] && options+=(--tiny) && export TRITON_INTERPRET=1 CUDA_VISIBLE_DEVICES=
 
@@ -38,8 +40,9 @@ if sys.argv[1] == "cuda" and not torch.cuda.is_available():
 END
 
 least() { echo $(($1 < $2 ? $1 : $2)); }
+# shellcheck disable=SC2086
 timeout -k 5 "$(least 90 $((limit / 2 + 1)))" "$python" -m pytest -q \
-    -p no:cacheprovider -W default tests/test_gpu.py 2>&1 | tee "$out/tests.txt"
+    -p no:cacheprovider -W default tests/test_gpu.py ${TESTS:-} 2>&1 | tee "$out/tests.txt"
 [ "${PIPESTATUS[0]}" -eq 0 ] || echo "NOT ALL TESTS PASSED: see $out/tests.txt"
 
 # A kernel that fails badly takes the device from its process: another one goes on.

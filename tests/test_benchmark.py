@@ -77,7 +77,7 @@ def few(monkeypatch):
     chosen = {name: CONTENDERS[name] for name in ("tiled", "sdpa + mask")}
     for make in (absent, broken, wrong):
         name = make.__name__
-        chosen[name] = Contender(name, make, pairs=contenders.kept_pairs)
+        chosen[name] = Contender(name, make, pairs=contenders.pairs_of_pattern)
     for module in (contenders, measure):
         monkeypatch.setattr(module, "CONTENDERS", chosen)
     return chosen

@@ -213,7 +213,7 @@ def full_sdpa_by(backend: str) -> Callable[[Case, str], Attend]:
         full = full_sdpa(case, device)
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            with sdpa_kernel(SDPBackend[backend]):
+            with sdpa_kernel(getattr(SDPBackend, backend)):
                 return full(q, k, v)
 
         return attend
@@ -380,12 +380,11 @@ def check_gpu(device: str) -> None:
 @contender("triton", pairs=gpu_pairs)
 def triton(case: Case, device: str) -> Attend:
     """attn_tutorial's kernels in Triton."""
+    check_gpu(device)
     try:
         from attn_tutorial.backends import triton_local as backend
     except ImportError as error:
         raise Unavailable(str(error)) from None
-    if not backend.INTERPRETED:
-        check_gpu(device)
     size, causal = case.size, case.causal
     if case.mechanism == "local":
         return sharing(

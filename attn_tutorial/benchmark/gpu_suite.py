@@ -2,9 +2,10 @@
 
     python -m attn_tutorial.benchmark.gpu_suite OUT --minutes 8
 
-`scripts/gpu.sh` calls it after the tests. Cases are ordered by worth. The record in the
-folder OUT is written after each of them, and is whole at any time: whoever ends the run
-keeps what was measured. Needs PyTorch, and measures what else is installed.
+`scripts/gpu.sh` calls it after the tests of the kernels, and prints a table of it.
+Cases are ordered by worth. The record in the folder OUT is written after each of them,
+and is whole at any time: whoever ends the run keeps what was measured. Needs PyTorch,
+and measures what else is installed.
 """
 
 from __future__ import annotations
@@ -251,6 +252,14 @@ def begun(path: Path, settings: measure.Settings, device: str) -> dict:
     }
 
 
+def let_the_interpreter_compete() -> None:
+    """Enter the Triton kernels for a CPU too, where TRITON_INTERPRET=1 runs them."""
+    make = CONTENDERS["triton"].make
+    CONTENDERS["triton"] = replace(
+        CONTENDERS["triton"], make=lambda case, device: make(case, "cuda")
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Read the command line, measure, and say how it ended by the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -262,6 +271,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cases", type=int, help="at most, the first")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, help="contenders")
     chosen = parser.parse_args(arguments)
+    if chosen.device == "cpu":
+        let_the_interpreter_compete()
     todo = plans(chosen.tiny)[: chosen.cases]
     if chosen.only:
         todo = [replace(plan, contenders=tuple(chosen.only)) for plan in todo]

@@ -1,6 +1,6 @@
 """The table of a GPU run: times, rates, and how close they are to what is possible.
 
-python -m attn_tutorial.benchmark.gpu_table OUT
+`python -m attn_tutorial.benchmark.gpu_table OUT` prints it for the folder of a run.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ __all__ = ["bound", "dense_rate", "main", "table"]
 
 TILE = 128  # queries; a tile of them meets as many keys in vain, w / (w + 128) at best
 HEAD = (
-    f"  {'':18}{'ms':>10}{'backward':>10}{'TFLOP/s':>9}{'of bound':>9}"
-    f"{'x flex':>7}{'MB':>9}"
+    f"  {'':17} {'ms':>9} {'backward':>9} {'TFLOP/s':>9} {'of bound':>8} "
+    f"{'x flex':>6} {'MB':>8}"
 )
 EXPLAINED = """ms: median of a call, forward or forward and backward.
 backward: that minus the forward alone.
@@ -42,7 +42,7 @@ def table(out: Path) -> str:
         lines += ["", str(case), *published(case), HEAD]
         lines += [row(found, result) for result in results_of(found, case)]
         lines += [
-            f"  {name:18}not run: {' '.join(reason.split())[:100]}"
+            f"  {name:17} not run: {' '.join(reason.split())[:100]}"
             for name, reason in entry["not_run"].items()
         ]
     lines += ["", f"{len(found.data['cases'])} cases measured"]
@@ -60,14 +60,14 @@ def row(found: Record, result: Result) -> str:
     values = (
         f"{1e3 * result.seconds:.4g}",
         written(backward_alone(found, result), 1e3),
-        f"{rate(result) / 1e12:.4g}",
+        f"{rate(result) / 1e12:.3g}",
         written(of_bound(found, result)),
         written(over_flex(found, result)),
         written(result.peak_bytes, 1e-6),
     )
-    widths = (10, 10, 9, 9, 7, 9)
+    widths = (9, 9, 9, 8, 6, 8)
     cells = (f"{x:>{width}}" for x, width in zip(values, widths, strict=True))
-    return f"  {result.name:18}" + "".join(cells)
+    return f"  {result.name:17}" + "".join(f" {cell}" for cell in cells)
 
 
 def written(value: float | None, factor: float = 1.0) -> str:
