@@ -10,7 +10,7 @@
 # the same OUT it goes on. From the environment:
 #
 #     PYTHON   the interpreter (python3)
-#     WHEELS   a folder of wheels that are installed first, without network
+#     WHEELS   a folder of wheels that are unpacked for this run, without network
 #     DEVICE   cuda; cpu runs the same on tiny cases, in Triton's interpreter
 #     SUITE    further options of `python -m attn_tutorial.benchmark.gpu_suite`
 #     TESTS    further options of pytest
@@ -30,7 +30,8 @@ options=(--device "$device")
 [ "$device" = cpu ] && options+=(--tiny) && export TRITON_INTERPRET=1 CUDA_VISIBLE_DEVICES=
 
 if [ -n "${WHEELS:-}" ]; then
-    "$python" -m pip install -q --no-index --no-deps "$WHEELS"/*.whl
+    "$python" -m pip install -q --no-index --no-deps --target "$caches/wheels" \
+        "$WHEELS"/*.whl && export PYTHONPATH=$PYTHONPATH:$caches/wheels
 fi
 
 "$python" - "$device" <<'END' || exit 1

@@ -11,8 +11,9 @@ serves both patterns, and four facts make it fast:
   edge tiles, and only they are masked.
 - The online softmax (Eq. 11) keeps one maximum and one sum per query, in float32, so
   no score ever leaves the chip. The backward pass computes the scores again.
-- Heads of queries that share a head of keys read it where it is, and the program that
-  owns a tile of keys adds up what all of them send back.
+- Heads of queries that share a head of keys read it where it is. Up to 16 of them lie
+  in one tile, position by position, and meet each tile of keys together; the program
+  that owns a tile of keys adds up what all of them send back.
 
 Scores are in base 2, since a GPU computes 2**x faster than e**x.
 
@@ -60,8 +61,16 @@ def tuning(*sizes: tuple[int, int, int, int]):
     A program owns TILE rows and meets STEP others at a time. The fastest sizes are kept
     for each width, reach, pattern, dtype and number of heads that share keys. Sizes
     that exceed a GPU's shared memory drop out by themselves; the last ones are small
-    enough for any GPU. Compiled for compute capability 9.0 by Triton 3.6 and 3.9, those
-    that `affordable` leaves keep everything in registers, at 64 and 128 features.
+    enough for any GPU.
+
+    Compiled for compute capability 9.0 in bfloat16 by Triton 3.6 and 3.9, those that
+    `affordable` leaves use its matrix instructions and keep everything in registers, at
+    64 and 128 features: `tests/triton_compiler.py` counts. (Padding, causal blocks and
+    128 features together cost the first of the key gradient 72 bytes of stack.) Tensor
+    descriptors (TMA) would replace the copies into shared memory, which are 16 of the
+    forward kernel's 1,432 instructions at 64 features, half of them before the loop;
+    they could take no padding and no odd width, so that the copies would have to stay
+    beside them. Triton documents the specialisation of warps for Blackwell only.
     """
     configs = [
         triton.Config({"TILE": tile, "STEP": step}, num_warps=warps, num_stages=stages)

@@ -25,7 +25,8 @@ EXPLAINED = """ms: median of a call, forward or forward and backward.
 backward: that minus the forward alone.
 TFLOP/s: on kept pairs (of the full ones: on all that they compute).
 of bound: share of the dense rate of this run times reach / (reach + 128), the best
-that tiles of 128 queries can do. reach: keys that a query sees besides its own.
+that tiles of 128 queries can do; with heads that share keys in one tile, more can.
+reach: keys that a query sees besides its own.
 x flex: how many times faster than the best FlexAttention of this run. MB: peak memory
 above the inputs."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import statistics
@@ -157,7 +158,8 @@ def checked(
         if time.perf_counter() - first > limit:
             raise Unavailable(f"one call takes longer than the limit of {limit:g} s")
     error = largest_error(one, case, results, tensors)
-    if not error < TOLERANCE[case.dtype]:
+    # What comes back to a shared key is a sum over as many heads.
+    if not error < TOLERANCE[case.dtype] * math.sqrt(case.group):
         raise Unavailable(f"wrong: differs from the reference by {error:.1e}")
     return error
 
