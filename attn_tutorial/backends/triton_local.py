@@ -64,13 +64,14 @@ def tuning(*sizes: tuple[int, int, int, int]):
     enough for any GPU.
 
     Compiled for compute capability 9.0 in bfloat16 by Triton 3.6 and 3.9, those that
-    `affordable` leaves use its matrix instructions and keep everything in registers, at
-    64 and 128 features: `tests/triton_compiler.py` counts. (Padding, causal blocks and
-    128 features together cost the first of the key gradient 72 bytes of stack.) Tensor
-    descriptors (TMA) would replace the copies into shared memory, which are 16 of the
-    forward kernel's 1,432 instructions at 64 features, half of them before the loop;
-    they could take no padding and no odd width, so that the copies would have to stay
-    beside them. Triton documents the specialisation of warps for Blackwell only.
+    `affordable` leaves keep everything in registers, at 64 and 128 features, and all
+    but the smallest use the matrix instructions of a warp group:
+    `tests/triton_compiler.py` counts. (Padding, causal blocks and 128 features together
+    cost the first of the key gradient 72 bytes of stack.) Tensor descriptors (TMA)
+    would replace the copies into shared memory, which are 16 of the forward kernel's
+    1,432 instructions at 64 features, half of them before the loop; they could take no
+    padding and no odd width, so that the copies would have to stay beside them. Triton
+    documents the specialisation of warps for Blackwell only.
     """
     configs = [
         triton.Config({"TILE": tile, "STEP": step}, num_warps=warps, num_stages=stages)
