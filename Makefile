@@ -72,17 +72,9 @@ benchmark: $(VENV)/.everything  ## Measure the full suite RUNS times on one core
 	attn_tutorial.benchmark run --device cpu --threads 1 \
 	--out $(RECORDS)/$(DEVICE)-$$run.json || exit 1; done
 
-CUDA_TESTS := $(foreach name,triton_local flex local sparse benchmark,tests/test_$(name).py)
-
-# Uses the PyTorch of the machine, which fits its driver: PYTHON=... names it.
-gpu:  ## On a machine with an NVIDIA GPU: run the CUDA tests, then record: DEVICE=h100
-	@test "$(DEVICE)" != cpu || { echo "Name the GPU: make gpu DEVICE=h100"; exit 1; }
-	$(PYTHON) -c 'import torch; assert torch.cuda.is_available(), "no CUDA device"'
-	$(PYTHON) -m pip install -q -r requirements/benchmark.txt pytest hypothesis jsonschema
-	$(PYTHON) -m pip install -q --no-deps -e .
-	$(PYTHON) -m pytest -p no:cacheprovider $(CUDA_TESTS)
-	for run in $$(seq $(RUNS)); do $(PYTHON) -m attn_tutorial.benchmark run \
-	--device cuda --out $(RECORDS)/$(DEVICE)-$$run.json || exit 1; done
+# Installs nothing: PYTHON=... names an interpreter whose PyTorch fits the driver.
+gpu:  ## On a machine with an NVIDIA GPU: test and time it in MINUTES=10, into OUT=gpu-run
+	PYTHON=$(PYTHON) bash scripts/gpu.sh "$(or $(OUT),gpu-run)" "$(or $(MINUTES),10)"
 
 mutants: $(VENV)/.everything  ## Break the code on purpose and see the tests notice (long)
 	$(BIN)/python tests/mutants.py

@@ -3,6 +3,7 @@
 Without a GPU, Triton's interpreter runs the kernels on the CPU.
 """
 
+import json
 import os
 import platform
 import subprocess
@@ -311,6 +312,8 @@ GROUPS = [
     ((2, 2, 3), (2, 2, 1)),
     ((2, 2, 3), (1, 2, 1)),
     ((1, 3), (2, 1)),  # keys of two batches for the same queries
+    ((1, 8), (1, 1)),  # a power of two: all of them in one tile
+    ((2, 6), (2, 1)),  # two in a tile
 ]
 
 
@@ -324,6 +327,17 @@ def test_heads_may_share_keys(kind, of_queries, of_keys, padded):
         generator = torch.Generator().manual_seed(1)
         key_keep = (torch.rand(*of_keys, 40, generator=generator) < 0.7).to(DEVICE)
     compare_both(kind, tensors, 9, first=5, key_keep=key_keep)
+
+
+@interpreted
+@causal_or_not
+def test_heads_that_share_keys_meet_them_together(causal, calls):
+    """A tile of 8 heads has an eighth of the positions, and meets the keys once."""
+    q, k, v = queries_and_keys(1, 8, n_q=90, n_k=90, of_keys=(1, 1))
+    with torch.no_grad():
+        attend("local", q, k, v, 20, causal=causal)
+    keep = at.dense_mask(pattern_of("local", 20, causal), 90)
+    assert tuple(calls.values()) == touched(keep, TILE // 8, STEP)
 
 
 def test_shared_keys_are_not_copied(monkeypatch):
@@ -497,31 +511,55 @@ def test_without_matrix_units_only_small_tiles_are_tried(
 ):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     tensors = {"q": torch.ones(1, dtype=getattr(torch, dtype))}
-    assert kernels.affordable([*range(5)], tensors, D=64) == [*range(5)][-left:]
+    configs = [
+        triton.Config({"TILE": 64, "STEP": step}) for step in (128, 64, 32, 32, 16)
+    ]
+    assert kernels.affordable(configs, tensors, WIDTH=64) == configs[-left:]
+    wide = kernels.affordable(configs, tensors, WIDTH=128)
+    assert wide == configs[max(1, 5 - left) :]  # no step of 128
 
 
-@pytest.mark.skipif(
+has_compiler = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() != "x86_64",
     reason="Triton's compiler for NVIDIA GPUs is not here",
 )
-def test_the_kernels_compile_for_gpus_that_are_not_here(tmp_path):
+
+
+def compiled(folder, *what):
+    """What `triton_compiler.py` says of each kernel that it compiles."""
     program = Path(__file__).with_name("triton_compiler.py")
     environment = os.environ | {
         "PYTHONPATH": str(program.parents[1]),
-        "TRITON_CACHE_DIR": str(tmp_path),
+        "TRITON_CACHE_DIR": str(folder),
         "TRITON_DEFAULT_FP_FUSION": "1",  # or Triton 3.9 warns
         "TRITON_INTERPRET": "0",
     }
-    printed = subprocess.run(
-        [sys.executable, str(program)], env=environment, capture_output=True, text=True
-    )
+    command = [sys.executable, str(program), *what]
+    printed = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert printed.returncode == 0, printed.stderr
-    lines = [line.split() for line in printed.stdout.splitlines()]
-    assert len(lines) == 12
-    kilobytes = {"75": 64, "80": 163, "90": 227}  # shared memory of T4, A100, H100
-    for capability, _, _, shared, products in lines:
-        assert int(shared) <= 1024 * kilobytes[capability]
-        assert (int(products) > 0) == (capability != "75")  # as `affordable` says
+    return [json.loads(line) for line in printed.stdout.splitlines()]
+
+
+@has_compiler
+def test_the_kernels_compile_for_gpus_that_are_not_here(tmp_path):
+    made = compiled(tmp_path, "variants")
+    assert len(made) == 15
+    kilobytes = {75: 64, 80: 163, 90: 227}  # shared memory of T4, A100, H100
+    for one in made:
+        capability = one["variant"][0]
+        assert one["shared"] <= 1024 * kilobytes[capability]
+        assert (one["products"] > 0) == (capability != 75)  # as `affordable` says
+
+
+@has_compiler
+def test_the_machine_code_for_an_h100_keeps_all_in_registers(tmp_path):
+    made = compiled(tmp_path, "sizes", "2")
+    if not made:
+        pytest.skip("NVIDIA's cuobjdump is neither with Triton nor on the path")
+    assert len(made) == 20
+    for one in made:
+        assert one["wgmma"] > 0 and one["stack"] == 0, one
+        assert one["registers"] <= 255 and one["shared"] <= 227 * 1024, one
 
 
 # On a GPU

@@ -11,8 +11,9 @@ serves both patterns, and four facts make it fast:
   edge tiles, and only they are masked.
 - The online softmax (Eq. 11) keeps one maximum and one sum per query, in float32, so
   no score ever leaves the chip. The backward pass computes the scores again.
-- Heads of queries that share a head of keys read it where it is, and the program that
-  owns a tile of keys adds up what all of them send back.
+- Heads of queries that share a head of keys read it where it is. Up to 16 of them lie
+  in one tile, position by position, and meet each tile of keys together; the program
+  that owns a tile of keys adds up what all of them send back.
 
 Scores are in base 2, since a GPU computes 2**x faster than e**x.
 
@@ -57,9 +58,20 @@ LOG2_E = tl.constexpr(1.4426950408889634)  # e**x = 2**(x * log2(e))
 def tuning(*sizes: tuple[int, int, int, int]):
     """Return a decorator that times a kernel with each (TILE, STEP, warps, stages).
 
-    A program owns TILE positions and meets STEP others at a time. The fastest sizes
-    are kept for each width, reach, pattern and dtype. Sizes that exceed a GPU's shared
-    memory drop out by themselves; the last ones are small enough for any GPU.
+    A program owns TILE rows and meets STEP others at a time. The fastest sizes are kept
+    for each width, reach, pattern, dtype and number of heads that share keys. Sizes
+    that exceed a GPU's shared memory drop out by themselves; the last ones are small
+    enough for any GPU.
+
+    Compiled for compute capability 9.0 in bfloat16 by Triton 3.6 and 3.9, those that
+    `affordable` leaves keep everything in registers, at 64 and 128 features, and all
+    but the smallest use the matrix instructions of a warp group:
+    `tests/triton_compiler.py` counts. (Padding, causal blocks and 128 features together
+    cost the first of the key gradient 72 bytes of stack.) Tensor descriptors (TMA)
+    would replace the copies into shared memory, which are 16 of the forward kernel's
+    1,432 instructions at 64 features, half of them before the loop; they could take no
+    padding and no odd width, so that the copies would have to stay beside them. Triton
+    documents the specialisation of warps for Blackwell only.
     """
     configs = [
         triton.Config({"TILE": tile, "STEP": step}, num_warps=warps, num_stages=stages)
@@ -68,18 +80,22 @@ def tuning(*sizes: tuple[int, int, int, int]):
     return triton.autotune(
         # The interpreter has nothing to choose from: small tiles show the edges best.
         configs[-1:] if INTERPRETED else configs,
-        key=["left", "right", "D", "BLOCKS", "CAUSAL"],
+        key=["left", "right", "D", "BLOCKS", "CAUSAL", "group"],
         prune_configs_by={"early_config_prune": affordable},
     )
 
 
 def affordable(configs: list, tensors: dict, **options) -> list:
-    """Leave the two smallest sizes where products do not run on matrix units.
+    """Leave out sizes whose sums and scores would not fit into the registers.
 
-    Those do not take float32 with all its digits, and Triton uses none below compute
-    capability 8 (a T4 has 7.5). A product is then written out as single multiply-adds:
-    a large tile takes a minute to compile, and does not fit into the registers.
+    At more than 64 features that is a STEP of 128. And only the two smallest sizes are
+    left where products do not run on matrix units: those do not take float32 with all
+    its digits, and Triton uses none below compute capability 8 (a T4 has 7.5). A
+    product is then written out as single multiply-adds: a large tile takes a minute to
+    compile.
     """
+    if options["WIDTH"] > 64:
+        configs = [config for config in configs if config.kwargs["STEP"] <= 64]
     q = tensors["q"]
     by_hand = q.dtype == torch.float32
     if not torch.version.hip:
@@ -131,12 +147,24 @@ def span(
 
 
 @triton.jit
-def own_tile(n, TILE: tl.constexpr):
+def own_tile(n, PLACES: tl.constexpr):
     """Return this program's head, and the first of its n positions."""
-    tiles = tl.cdiv(n, TILE)
+    tiles = tl.cdiv(n, PLACES)
     head = tl.program_id(0) // tiles
-    start = (tl.program_id(0) % tiles) * TILE
+    start = (tl.program_id(0) % tiles) * PLACES
     return head.to(tl.int64), start
+
+
+@triton.jit
+def own_rows(start, n, PACK: tl.constexpr, TILE: tl.constexpr):
+    """Return the position of each row of a tile, and its place in (PACK, n).
+
+    PACK heads that share their keys lie in one tile, position by position: all of them
+    meet the same keys, and a tile of fewer positions meets fewer keys in vain.
+    """
+    rows = tl.arange(0, TILE)
+    i = start + rows // PACK
+    return i, (rows % PACK).to(tl.int64) * n + i
 
 
 @triton.jit
@@ -164,27 +192,47 @@ def run_of_tile(
 
 
 @triton.jit
-def load_tile(x, rows, n, kept, D: tl.constexpr, WIDTH: tl.constexpr):
-    """Load rows of x, (n, D), as (rows, WIDTH), with zeros where there is nothing.
+def load_tile(
+    x, start, n, kept, D: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr
+):
+    """Load rows of x, (n, D), as (ROWS, WIDTH), with zeros where there is nothing.
 
-    Rows that are not kept are not read either: they may hold NaN.
+    Rows that are not kept are not read either: they may hold NaN. One number of 64 bits
+    says where the tile begins, and what is added to it never changes: addresses of
+    their own for all rows would fill the registers of the loop.
     """
     features = tl.arange(0, WIDTH)
-    inside = rows[:, None] < n
+    rows = tl.arange(0, ROWS)
+    inside = rows[:, None] < n - start
     if kept is not None:
         inside = inside & kept[:, None]
     if WIDTH != D:
         inside = inside & (features[None, :] < D)
-    where = x + rows[:, None].to(tl.int64) * D + features[None, :]
-    return tl.load(where, mask=inside, other=0.0)
+    tile = x + start * tl.full((), D, tl.int64)
+    return tl.load(tile + rows[:, None] * D + features[None, :], mask=inside, other=0.0)
 
 
 @triton.jit
-def store_tile(x, tile, rows, n, D: tl.constexpr, WIDTH: tl.constexpr):
-    """Store a tile, (rows, WIDTH), into x, (n, D), in the dtype of x."""
+def load_numbers(x, start, n, ROWS: tl.constexpr):
+    """Load ROWS of n numbers from start on, with zeros where there is nothing."""
+    rows = tl.arange(0, ROWS)
+    return tl.load(x + start + rows, mask=rows < n - start, other=0.0)
+
+
+@triton.jit
+def load_rows(x, places, inside, D: tl.constexpr, WIDTH: tl.constexpr):
+    """Load rows of x, (-1, D), from any places, with zeros for those not inside."""
     features = tl.arange(0, WIDTH)
-    inside = (rows[:, None] < n) & (features[None, :] < D)
-    where = x + rows[:, None].to(tl.int64) * D + features[None, :]
+    inside = inside[:, None] & (features[None, :] < D)
+    return tl.load(x + places[:, None] * D + features[None, :], mask=inside, other=0.0)
+
+
+@triton.jit
+def store_rows(x, tile, places, inside, D: tl.constexpr, WIDTH: tl.constexpr):
+    """Store those rows of a tile, (-1, WIDTH), that are inside, in the dtype of x."""
+    features = tl.arange(0, WIDTH)
+    inside = inside[:, None] & (features[None, :] < D)
+    where = x + places[:, None] * D + features[None, :]
     tl.store(where, tile.to(x.dtype.element_ty), mask=inside)
 
 
@@ -257,8 +305,8 @@ def meet(
     kept = None
     if keep is not None:
         kept = tl.load(keep + j, mask=j < n, other=0) != 0
-    keys = load_tile(k, j, n, kept, D, WIDTH)
-    values = load_tile(v, j, n, kept, D, WIDTH)
+    keys = load_tile(k, start, n, kept, D, WIDTH, STEP)
+    values = load_tile(v, start, n, kept, D, WIDTH, STEP)
     scores = tile_scores(
         queries, keys, i, start, whole, whole_end, n, left, right, offset, scale,
         BLOCKS, CAUSAL, False, STEP,
@@ -269,7 +317,7 @@ def meet(
 
 
 @tuning(
-    (128, 64, 8, 2), (128, 64, 4, 3), (64, 64, 4, 3), (64, 32, 4, 2), (32, 16, 4, 1)
+    (128, 128, 8, 2), (128, 64, 8, 3), (64, 64, 4, 3), (64, 32, 4, 2), (32, 16, 4, 1)
 )
 @triton.jit
 def forward_kernel(
@@ -290,18 +338,19 @@ def forward_kernel(
     WIDTH: tl.constexpr,
     BLOCKS: tl.constexpr,
     CAUSAL: tl.constexpr,
+    PACK: tl.constexpr,
     TILE: tl.constexpr,
     STEP: tl.constexpr,
 ):
     """Attention of one tile of queries: out, and log2 of the sum of 2**scores."""
-    head, start = own_tile(n_q, TILE)
-    i = start + tl.arange(0, TILE)
-    row, shared = head * n_q, head // group * n_k
-    queries = load_tile(q + row * D, i, n_q, None, D, WIDTH)
+    head, start = own_tile(n_q, TILE // PACK)
+    row, shared = head * PACK * n_q, head * PACK // group * n_k
+    i, places = own_rows(start, n_q, PACK, TILE)
+    queries = load_rows(q + row * D, places, i < n_q, D, WIDTH)
     if keep is not None:
         keep += shared
     begin, end, whole, whole_end = run_of_tile(
-        start, n_q, n_k, left, right, offset, BLOCKS, CAUSAL, False, TILE, STEP
+        start, n_q, n_k, left, right, offset, BLOCKS, CAUSAL, False, TILE // PACK, STEP
     )
     top = tl.full((TILE,), float("-inf"), tl.float32)  # largest score so far
     total = tl.zeros((TILE,), tl.float32)  # sum of 2**(score - top)
@@ -322,9 +371,9 @@ def forward_kernel(
     # Without any key: zeros here, and a log-sum that makes all weights zero later.
     empty = total == 0.0
     mix = mix / tl.where(empty, 1.0, total)[:, None]
-    store_tile(out + row * D, mix, i, n_q, D, WIDTH)
+    store_rows(out + row * D, mix, places, i < n_q, D, WIDTH)
     logs = tl.where(empty, float("inf"), top + tl.log2(tl.where(empty, 1.0, total)))
-    tl.store(logsum + row + i, logs, mask=i < n_q)
+    tl.store(logsum + row + places, logs, mask=i < n_q)
 
 
 @tuning((128, 64, 8, 2), (64, 64, 4, 3), (64, 64, 4, 2), (64, 32, 4, 2), (32, 16, 4, 1))
@@ -351,6 +400,7 @@ def query_gradient_kernel(
     WIDTH: tl.constexpr,
     BLOCKS: tl.constexpr,
     CAUSAL: tl.constexpr,
+    PACK: tl.constexpr,
     TILE: tl.constexpr,
     STEP: tl.constexpr,
 ):
@@ -359,22 +409,22 @@ def query_gradient_kernel(
     A gradient of the log-sum-exp adds the weights times it to the gradient of the
     scores, as if the mean were smaller by it.
     """
-    head, start = own_tile(n_q, TILE)
-    i = start + tl.arange(0, TILE)
-    row, shared = head * n_q, head // group * n_k
-    queries = load_tile(q + row * D, i, n_q, None, D, WIDTH)
-    grads = load_tile(grad + row * D, i, n_q, None, D, WIDTH)
-    outputs = load_tile(out + row * D, i, n_q, None, D, WIDTH)
-    logs = tl.load(logsum + row + i, mask=i < n_q, other=0.0)
+    head, start = own_tile(n_q, TILE // PACK)
+    row, shared = head * PACK * n_q, head * PACK // group * n_k
+    i, places = own_rows(start, n_q, PACK, TILE)
+    queries = load_rows(q + row * D, places, i < n_q, D, WIDTH)
+    grads = load_rows(grad + row * D, places, i < n_q, D, WIDTH)
+    outputs = load_rows(out + row * D, places, i < n_q, D, WIDTH)
+    logs = tl.load(logsum + row + places, mask=i < n_q, other=0.0)
     # The mean of dP under the weights P is dO . O: no second pass over the keys.
     means = tl.sum(grads.to(tl.float32) * outputs.to(tl.float32), 1)
     if grad_lse is not None:
-        means -= tl.load(grad_lse + row + i, mask=i < n_q, other=0.0)
-    tl.store(mean + row + i, means, mask=i < n_q)
+        means -= tl.load(grad_lse + row + places, mask=i < n_q, other=0.0)
+    tl.store(mean + row + places, means, mask=i < n_q)
     if keep is not None:
         keep += shared
     begin, end, whole, whole_end = run_of_tile(
-        start, n_q, n_k, left, right, offset, BLOCKS, CAUSAL, False, TILE, STEP
+        start, n_q, n_k, left, right, offset, BLOCKS, CAUSAL, False, TILE // PACK, STEP
     )
     total = tl.zeros((TILE, WIDTH), tl.float32)
     for met in range(begin, end, STEP):
@@ -386,11 +436,11 @@ def query_gradient_kernel(
         dweights = product(grads, tl.trans(values))
         dscores = weights * (dweights - means[:, None])  # (TILE, STEP)
         total += product(dscores.to(keys.dtype), keys)
-    store_tile(dq + row * D, total * scale, i, n_q, D, WIDTH)
+    store_rows(dq + row * D, total * scale, places, i < n_q, D, WIDTH)
 
 
 @tuning(
-    (128, 64, 8, 2), (64, 128, 8, 2), (64, 64, 4, 2), (64, 32, 4, 2), (32, 16, 4, 1)
+    (128, 64, 8, 2), (128, 32, 8, 3), (64, 64, 8, 2), (64, 32, 4, 2), (32, 16, 4, 1)
 )
 @triton.jit
 def key_gradient_kernel(
@@ -429,21 +479,19 @@ def key_gradient_kernel(
     kept = None
     if keep is not None:
         kept = tl.load(keep + own + j, mask=j < n_k, other=0) != 0
-    keys = load_tile(k + own * D, j, n_k, kept, D, WIDTH)
-    values = load_tile(v + own * D, j, n_k, kept, D, WIDTH)
+    keys = load_tile(k + own * D, start, n_k, kept, D, WIDTH, TILE)
+    values = load_tile(v + own * D, start, n_k, kept, D, WIDTH, TILE)
     begin, end, whole, whole_end = run_of_tile(
         start, n_k, n_q, left, right, offset, BLOCKS, CAUSAL, True, TILE, STEP
     )
     dkeys = tl.zeros((TILE, WIDTH), tl.float32)
     dvalues = tl.zeros((TILE, WIDTH), tl.float32)
-    for member in range(0, group):
+    for member in tl.range(0, group, flatten=True):
         row = (head * group + member) * n_q
-        for met in range(begin, end, STEP):
-            i = met + tl.arange(0, STEP)
-            queries = load_tile(q + row * D, i, n_q, None, D, WIDTH)
-            grads = load_tile(grad + row * D, i, n_q, None, D, WIDTH)
-            logs = tl.load(logsum + row + i, mask=i < n_q, other=0.0)
-            means = tl.load(mean + row + i, mask=i < n_q, other=0.0)
+        for met in tl.range(begin, end, STEP):
+            queries = load_tile(q + row * D, met, n_q, None, D, WIDTH, STEP)
+            grads = load_tile(grad + row * D, met, n_q, None, D, WIDTH, STEP)
+            logs = load_numbers(logsum + row, met, n_q, STEP)
             scores = tile_scores(
                 keys, queries, j, met, whole, whole_end, n_q, left, right, offset,
                 scale, BLOCKS, CAUSAL, True, STEP,
@@ -451,13 +499,14 @@ def key_gradient_kernel(
             weights = tl.exp2(scores - logs[None, :])
             dvalues += product(weights.to(grads.dtype), grads)
             dweights = product(values, tl.trans(grads))
+            means = load_numbers(mean + row, met, n_q, STEP)
             dscores = weights * (dweights - means[None, :])  # (TILE, STEP)
             dkeys += product(dscores.to(queries.dtype), queries)
     if keep is not None:  # a padded key has a row of its own: clear it at the end
         dkeys = tl.where(kept[:, None], dkeys, 0.0)
         dvalues = tl.where(kept[:, None], dvalues, 0.0)
-    store_tile(dk + own * D, dkeys * scale, j, n_k, D, WIDTH)
-    store_tile(dv + own * D, dvalues, j, n_k, D, WIDTH)
+    store_rows(dk + own * D, dkeys * scale, j, j < n_k, D, WIDTH)
+    store_rows(dv + own * D, dvalues, j, j < n_k, D, WIDTH)
 
 
 class Settings(NamedTuple):
@@ -486,7 +535,8 @@ class TritonAttention(torch.autograd.Function):
         ctx.settings = settings
         ctx.set_materialize_grads(False)
         out, logsum = torch.empty_like(q), _number_per_row(q)
-        launch(forward_kernel, q, (q, k, v, keep, out, logsum), settings)
+        tensors = (q, k, v, keep, out, logsum)
+        launch(forward_kernel, q, tensors, settings, packed(settings.group))
         ctx.save_for_backward(q, k, v, keep, out, logsum)
         # The kernels have base 2, and +inf where there is no key.
         lse = torch.where(logsum == math.inf, -math.inf, logsum * math.log(2))
@@ -503,7 +553,8 @@ class TritonAttention(torch.autograd.Function):
         mean = _number_per_row(q)
         dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
         tensors = (q, k, v, keep, out, logsum, grad, grad_lse, mean, dq)
-        launch(query_gradient_kernel, q, tensors, ctx.settings)
+        pack = packed(ctx.settings.group)
+        launch(query_gradient_kernel, q, tensors, ctx.settings, pack)
         tensors = (q, k, v, keep, logsum, grad, mean, dk, dv)
         launch(key_gradient_kernel, k, tensors, ctx.settings)
         return dq, dk, dv, None, None
@@ -513,8 +564,18 @@ def _number_per_row(x: Tensor) -> Tensor:
     return torch.empty(x.shape[:2], dtype=torch.float32, device=x.device)
 
 
-def launch(kernel, own: Tensor, tensors: tuple, settings: Settings) -> None:
-    """Start one program for each tile of each head of `own`, (heads, n, d)."""
+def packed(group: int) -> int:
+    """How many of the heads that share keys lie in one tile: a power of 2 up to 16."""
+    return math.gcd(group, 16)
+
+
+def launch(
+    kernel, own: Tensor, tensors: tuple, settings: Settings, pack: int | None = None
+) -> None:
+    """Start one program for each tile of each head of `own`, (heads, n, d).
+
+    With `pack`, as many heads lie in a tile, which then has fewer positions.
+    """
     heads, n, d = own.shape
     if heads == 0 or n == 0:
         return
@@ -522,7 +583,8 @@ def launch(kernel, own: Tensor, tensors: tuple, settings: Settings) -> None:
     width = max(16, triton.next_power_of_2(d))  # what the matrix units accept
 
     def grid(sizes: dict) -> tuple[int]:
-        return (heads * triton.cdiv(n, sizes["TILE"]),)
+        together = pack or 1
+        return (heads // together * triton.cdiv(n, sizes["TILE"] // together),)
 
     with torch.cuda.device_of(own):  # which need not be the current one
         kernel[grid](
@@ -534,6 +596,7 @@ def launch(kernel, own: Tensor, tensors: tuple, settings: Settings) -> None:
             WIDTH=width,
             BLOCKS=blocks,
             CAUSAL=causal,
+            **({"PACK": pack} if pack else {}),
         )
 
 

@@ -31,9 +31,11 @@ class Case:
         size: w or b; 0 for "full".
         causal: Whether the keys after the query are forbidden.
         backward: Whether the gradients of q, k and v are computed too.
-        heads: Heads, each with its own q, k and v.
+        heads: Heads of queries.
         d: Width of a head.
         dtype: Name of the inputs' dtype.
+        kv_heads: Heads of keys and values, each shared by as many heads of queries;
+            None if each has its own. Texts of a batch count as further heads.
     """
 
     mechanism: str
@@ -44,6 +46,12 @@ class Case:
     heads: int = 8
     d: int = 64
     dtype: str = "float32"
+    kv_heads: int | None = None
+
+    @property
+    def group(self) -> int:
+        """Heads of queries that share a head of keys."""
+        return self.heads // (self.kv_heads or self.heads)
 
     @property
     def pattern(self) -> Pattern:
@@ -65,22 +73,29 @@ class Case:
         """Count the least traffic, each input read and each result written once a pass.
 
         Forward reads q, k, v and writes the output. Backward reads these four and the
-        output's gradient, and writes three gradients.
+        output's gradient, and writes three gradients. Half of all are as large as q,
+        the others as k.
         """
-        return (12 if self.backward else 4) * self.tensor_bytes
+        of_queries = (6 if self.backward else 2) * self.tensor_bytes
+        return of_queries + of_queries // self.group
 
     @property
     def tensor_bytes(self) -> int:
-        """Memory of one of q, k and v."""
+        """Memory of q."""
         return self.heads * self.n * self.d * getattr(torch, self.dtype).itemsize
 
     def inputs(self, device: str = "cpu", seed: int = 0) -> tuple[Tensor, ...]:
-        """q, k, v and the gradient of the output, each (1, heads, n, d)."""
+        """q, k, v and the gradient of the output, each (1, heads or kv_heads, n, d)."""
         generator = torch.Generator(device).manual_seed(seed)
-        shape, dtype = (1, self.heads, self.n, self.d), getattr(torch, self.dtype)
+        dtype, of_keys = getattr(torch, self.dtype), self.kv_heads or self.heads
         q, k, v, grad = (
-            torch.randn(shape, generator=generator, dtype=dtype, device=device)
-            for _ in range(4)
+            torch.randn(
+                (1, heads, self.n, self.d),
+                generator=generator,
+                dtype=dtype,
+                device=device,
+            )
+            for heads in (self.heads, of_keys, of_keys, self.heads)
         )
         return *(x.requires_grad_(self.backward) for x in (q, k, v)), grad
 
@@ -89,6 +104,7 @@ class Case:
         text = f"{self.mechanism}, n = {self.n}{sizes.get(self.mechanism, '')}"
         if (self.heads, self.d, self.dtype) != (8, 64, "float32"):
             text += f", {self.heads} heads, d = {self.d}, {self.dtype}"
+        text += f", {self.kv_heads} of keys" if self.kv_heads else ""
         text += ", causal" if self.causal else ""
         return text + (": forward + backward" if self.backward else ": forward")
 

@@ -93,6 +93,23 @@ def refuse_unless(possible: bool, reason: str) -> None:
         raise Unavailable(reason)
 
 
+def sharing(case: Case, attend: Attend) -> Attend:
+    """Let a routine that broadcasts leading axes take several heads to one of keys."""
+    if case.group == 1:
+        return attend
+
+    def shared(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q = q.unflatten(1, (-1, case.group))  # (1, kv_heads, group, n, d)
+        return attend(q, k[:, :, None], v[:, :, None]).flatten(1, 2)
+
+    return shared
+
+
+def refuse_shared(case: Case) -> None:
+    """Refuse heads that share their keys."""
+    refuse_unless(case.group == 1, "each head needs keys of its own")
+
+
 # Pairs that are computed
 
 
@@ -116,6 +133,11 @@ def all_pairs(case: Case) -> int:
     return case.n**2
 
 
+def half_of_pairs(case: Case) -> int:
+    """Count all pairs, or if causal half of them."""
+    return case.n**2 // (1 + case.causal)
+
+
 def pairs_of_pattern(case: Case) -> int:
     """Count the pairs of the pattern."""
     return at.cost.kept_pairs(case.pattern, case.n)
@@ -135,6 +157,7 @@ def tiled_pairs(case: Case) -> int:
 @contender("loop", pairs=pairs_of_pattern, stores_weights=True)
 def loop(case: Case, device: str) -> Attend:
     """One query at a time, in Python."""
+    refuse_shared(case)
     limit = 512 if case.backward else 2048
     refuse_unless(case.n <= limit, f"a loop in Python: measured up to n = {limit}")
     spans = [run(case.pattern, range(i, i + 1), case.n) for i in range(case.n)]
@@ -153,6 +176,7 @@ def loop(case: Case, device: str) -> Attend:
 @contender("masked dense", pairs=all_pairs, stores_weights=True)
 def masked_dense(case: Case, device: str) -> Attend:
     """Eq. 1 with the pattern as a mask."""
+    refuse_shared(case)
     refuse_unless(case.n <= 4096, "n x n scores: measured up to n = 4096")
     refuse_large_scores(case, case.n, tensors=3)
     keep = at.dense_mask(case.pattern, case.n).to(device)
@@ -165,16 +189,42 @@ def masked_sdpa(case: Case, device: str) -> Attend:
     limit = 16384 if device == "cuda" else 8192
     refuse_unless(case.n <= limit, f"an n x n mask: measured up to n = {limit}")
     keep = at.dense_mask(case.pattern, case.n).to(device)
-    return lambda q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=keep)
+    return lambda q, k, v: F.scaled_dot_product_attention(
+        q, k, v, attn_mask=keep, enable_gqa=case.group > 1
+    )
 
 
-@contender(
-    "sdpa full", pairs=lambda case: case.n**2 // (1 + case.causal), computes="full"
-)
+@contender("sdpa full", pairs=half_of_pairs, computes="full")
 def full_sdpa(case: Case, device: str) -> Attend:
     """PyTorch's attention over all pairs: not the same function, the usual choice."""
-    causal = case.causal
-    return lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    return lambda q, k, v: F.scaled_dot_product_attention(
+        q, k, v, is_causal=case.causal, enable_gqa=case.group > 1
+    )
+
+
+def full_sdpa_by(backend: str) -> Callable[[Case, str], Attend]:
+    """PyTorch's attention over all pairs, by one of its kernels and no other."""
+
+    def make(case: Case, device: str) -> Attend:
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        if backend == "CUDNN_ATTENTION":
+            check_gpu(device)
+        full = full_sdpa(case, device)
+
+        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            with sdpa_kernel(getattr(SDPBackend, backend)):
+                return full(q, k, v)
+
+        return attend
+
+    return make
+
+
+for _name, _backend in (("flash", "FLASH_ATTENTION"), ("cudnn", "CUDNN_ATTENTION")):
+    contender(f"sdpa {_name}", pairs=half_of_pairs, computes="full")(
+        full_sdpa_by(_backend)
+    )
 
 
 @contender("tiled", pairs=tiled_pairs)
@@ -182,9 +232,14 @@ def tiled(case: Case, device: str) -> Attend:
     """attn_tutorial.local_attention and sparse_attention."""
     size, causal = case.size, case.causal
     if case.mechanism == "local":
-        return lambda q, k, v: at.local_attention(q, k, v, size, causal=causal)
+        return sharing(
+            case, lambda q, k, v: at.local_attention(q, k, v, size, causal=causal)
+        )
     refuse_unless(case.mechanism == "blocks", "computes windows and blocks only")
-    return lambda q, k, v: at.sparse_attention(q, k, v, block_size=size, causal=causal)
+    return sharing(
+        case,
+        lambda q, k, v: at.sparse_attention(q, k, v, block_size=size, causal=causal),
+    )
 
 
 # FlexAttention
@@ -219,7 +274,10 @@ def flex(block: int) -> Callable[[Case, str], Attend]:
         from attn_tutorial.backends.flex import flex_attention
 
         check_flex(case, device, block)
-        return lambda q, k, v: flex_attention(q, k, v, case.pattern, block_size=block)
+        return sharing(
+            case,
+            lambda q, k, v: flex_attention(q, k, v, case.pattern, block_size=block),
+        )
 
     return make
 
@@ -240,7 +298,8 @@ def flex_partial(case: Case, device: str) -> Attend:
     )
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return module.flex_attention(q, k, v, block_mask=mask)
+        shared = case.group > 1
+        return module.flex_attention(q, k, v, block_mask=mask, enable_gqa=shared)
 
     return torch.compile(backend.with_own_code(attend), dynamic=False)
 
@@ -257,6 +316,7 @@ for _block in (32, 64, 128):
 def local_attention_package(case: Case, device: str) -> Attend:
     """The package local-attention: blocks, and a mask inside them for a window."""
     refuse_unless(case.mechanism != "full", "computes windows and blocks only")
+    refuse_shared(case)
     try:
         from local_attention import LocalAttention
     except ImportError as error:
@@ -278,6 +338,7 @@ def longformer_chunks(case: Case, device: str) -> Attend:
     """Longformer's sliding chunks, as transformers has them: 4w scores, 3w products."""
     two_sided = case.mechanism == "local" and not case.causal
     refuse_unless(two_sided, "computes windows to both sides only")
+    refuse_shared(case)
     refuse_unless(case.n % (2 * case.size) == 0, "needs 2w to divide n")
     refuse_large_scores(case, 3 * case.size)
     try:
@@ -326,18 +387,25 @@ def triton(case: Case, device: str) -> Attend:
         raise Unavailable(str(error)) from None
     size, causal = case.size, case.causal
     if case.mechanism == "local":
-        return lambda q, k, v: backend.triton_local_attention(
-            q, k, v, size, causal=causal
+        return sharing(
+            case,
+            lambda q, k, v: backend.triton_local_attention(
+                q, k, v, size, causal=causal
+            ),
         )
     refuse_unless(case.mechanism == "blocks", "computes windows and blocks only")
-    return lambda q, k, v: backend.triton_sparse_attention(
-        q, k, v, block_size=size, causal=causal
+    return sharing(
+        case,
+        lambda q, k, v: backend.triton_sparse_attention(
+            q, k, v, block_size=size, causal=causal
+        ),
     )
 
 
 def check_window_kernel(case: Case, device: str, dtypes: tuple[str, ...]) -> None:
     """Refuse what a kernel for windows cannot do."""
     check_gpu(device)
+    refuse_shared(case)
     refuse_unless(case.mechanism == "local", "computes windows only")
     refuse_unless(case.dtype in dtypes, f"computes {' and '.join(dtypes)} only")
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import filelock
 import torch
 
 from attn_tutorial.provenance import (
@@ -110,6 +109,8 @@ def alone(path: Path) -> Iterator[None]:
         BlockingIOError: If another process holds it.
         OSError: If no record can be written there.
     """
+    import filelock  # records can be read, and written by one alone, without it
+
     check_place(path)
     lock = path.with_suffix(".lock")
     try:
