@@ -16,7 +16,7 @@ operators of their own, so that ``torch.compile`` and ``torch.export`` take each
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -403,26 +403,26 @@ def add_slab(slab, tiles, runs, mask, scale, lonely) -> None:
     if slab.keys == 0:
         tiles[3].zero_()
         return
-    heads = len(tiles[0])
-    parts = {"tiles": tiles, "runs": list(runs), "mask": []}
+    heads, most = len(tiles[0]), slab_scores(tiles[0].device) // 8
+    tensors = [*tiles, *runs]
     if mask is not None:
-        parts["mask"] = [mask.expand(heads, slab.count, -1, -1)]
+        tensors += [mask.expand(heads, slab.count, -1, -1)]
     # A batched product has one batch dimension: the tiles of a head, or the
     # heads of a tile where these are fewer calls and still fit the cache.
-    scores = heads * slab.rows * slab.keys
-    few = slab.count < heads and scores <= slab_scores(tiles[0].device) // 8
+    few = slab.count < heads and heads * slab.rows * slab.keys <= most
     batch, apart = (1, 1) if few else (0, math.ceil(slab.keys / slab.step))
-    for at in range(slab.count if few else heads):
-        some = {name: [x.select(batch, at) for x in xs] for name, xs in parts.items()}
-        add_gradients(apart, scale, lonely, some["tiles"], some["runs"], *some["mask"])
+    ends = len(tiles), len(tiles) + len(runs)
+    for some in zip(*(x.unbind(batch) for x in tensors), strict=True):
+        tile, keys, bias = some[: ends[0]], some[ends[0] : ends[1]], some[ends[1] :]
+        add_gradients(apart, scale, lonely, tile, keys, *bias)
 
 
 def add_gradients(
     apart: int,
     scale: float,
     lonely: bool,
-    tiles: list[Tensor],
-    runs: list[Tensor],
+    tiles: Sequence[Tensor],
+    runs: Sequence[Tensor],
     bias: Tensor | None = None,
 ) -> None:
     """Set a batch of tiles' dq and add their share to dk and dv, in place. Eq. (12).
