@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 
 import torch
@@ -145,10 +145,14 @@ def trimming(
     return trim
 
 
-def once(trim: Callable[[range, range], Tensor], tile: Tile) -> Callable:
+def once(
+    trim: Callable[[range, range], Tensor], tile: Tile, made: dict[Tile, Tensor]
+) -> Callable[[range, range], Tensor]:
     """Make the mask of a whole tile, of which each slab then takes its part."""
     left = tile.left
-    whole = trim(range(left, left + tile.rows), range(tile.keys))
+    if tile not in made:
+        made[tile] = trim(range(left, left + tile.rows), range(tile.keys))
+    whole = made[tile]
 
     def part(queries: range, keys: range) -> Tensor:
         rows = slice(queries.start - left, queries.stop - left)
@@ -228,6 +232,7 @@ class Plan:
         first: Position of the first query on the keys' axis.
         scale: Factor on the scores.
         with_lse: Whether the log-sum-exp is wanted.
+        masks: Those of whole tiles, which the backward pass finds here.
     """
 
     kinds: list[int]
@@ -235,6 +240,7 @@ class Plan:
     first: int
     scale: float
     with_lse: bool
+    masks: dict[Tile, Tensor] = field(default_factory=dict, compare=False)
 
     @classmethod
     def from_text(cls, kinds, text, first, scale, with_lse=False) -> Plan:
@@ -255,7 +261,7 @@ def layout(q: Tensor, k: Tensor, plan: Plan) -> Iterator[Slab]:
         yield from single_slabs(pattern, n_q, n_k, first, trim)
     for at in range(0, len(kinds), 5):
         tile = Tile(*kinds[at : at + 5])
-        masks = once(trim, tile) if trim and n_q >= tile.rows else trim
+        masks = once(trim, tile, plan.masks) if trim and n_q >= tile.rows else trim
         most = slab_scores(q.device) // (q.shape[0] * tile.rows * tile.keys)
         yield from tile.slabs(n_q, n_k, first, max(1, most), masks)
 

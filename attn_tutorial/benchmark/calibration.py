@@ -134,7 +134,7 @@ class Machine:
 # Calibration
 
 
-def calibrate(rounds: int = 4, dtypes: Iterable[str] = DTYPES) -> Machine:
+def calibrate(rounds: int = 3, dtypes: Iterable[str] = DTYPES) -> Machine:
     """Time a few dozen calls in turn, and fit the prices to their medians."""
     cases = [case for dtype in dtypes for case in calibration_cases(dtype)]
     seconds = times(cases, rounds)
@@ -151,11 +151,13 @@ def calibrate(rounds: int = 4, dtypes: Iterable[str] = DTYPES) -> Machine:
 def calibration_cases(dtype: str) -> Iterator[Case]:
     """Short cases of each kind, enough to set the parts of the work apart."""
     for backward in (False, True):
-        wanted = {"tiled": 32, "full": 8}
+        wanted = {"tiled": 32, "full": 14}
         for case in random_cases(seed=2017):
             routine = kind(case).partition(" ")[0]
             case = replace(case, dtype=dtype, backward=backward)
-            if wanted[routine] and work_of(case).products < (3e8 if backward else 1e9):
+            if wanted[routine] and work_of(case).products < (
+                1.5e8 if backward else 6e8
+            ):
                 wanted[routine] -= 1
                 yield case
             if not any(wanted.values()):
