@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from attn_tutorial import cost
 from attn_tutorial.benchmark import calibration
+from attn_tutorial.benchmark.__main__ import main
 from attn_tutorial.benchmark.calibration import Machine, kind, work_of
 from attn_tutorial.benchmark.cases import Case
 from attn_tutorial.cost import Work
@@ -143,3 +144,29 @@ def test_calibration_times_every_kind_and_predicts(monkeypatch):
     machine = calibration.calibrate(rounds=2, dtypes=("float32",))
     assert set(machine.prices) == {"tiled float32 forward"}
     assert 1e-6 < machine.predict(few[0]) < 1
+
+
+def test_the_command_line_predicts_once_calibrated(monkeypatch, tmp_path, capsys):
+    price = Work(5e-11, 1e-9, 3e-9, 0, 0, 0, starts=0)
+    kinds = ("tiled float32 forward", "full float32 forward")
+    machine = Machine(dict.fromkeys(kinds, price), {})
+    monkeypatch.setattr(calibration, "HERE", tmp_path / "machine.json")
+    monkeypatch.setattr(calibration, "calibrate", lambda: machine)
+    command = ["predict", "local", "--n", "4096", "--size", "64"]
+    with pytest.raises(SystemExit, match="benchmark calibrate"):
+        main(command)
+    main(["calibrate"])
+    main(command)
+    answer = calibration.answer(machine, Case("local", 4096, 64))
+    assert capsys.readouterr().out.endswith(f"machine.json\n{answer}\n")
+
+
+def test_the_command_line_judges(monkeypatch, tmp_path, capsys):
+    judged = [calibration.Judged(Case("local", 64, 4), 1.0, 2.0)]
+    monkeypatch.setattr(calibration, "HERE", tmp_path / "machine.json")
+    monkeypatch.setattr(calibration, "judge", lambda machine, count, seed: judged)
+    Machine({}, {"torch": "2"}).write(calibration.HERE)
+    main(["judge", "--out", str(tmp_path / "judged.json")])
+    assert "1 cases: median error 50.0%" in capsys.readouterr().out
+    stored = json.loads((tmp_path / "judged.json").read_text())
+    assert stored["cases"][0]["measured"] == 2.0 and stored["facts"] == {"torch": "2"}

@@ -1,4 +1,4 @@
-"""The command line: `python -m attn_tutorial.benchmark run | show | compare`."""
+"""The command line: ``python -m attn_tutorial.benchmark --help`` lists the commands."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 
 from attn_tutorial import checks
 from attn_tutorial.benchmark import (
+    calibration,
     cases,
     clocks,
     contenders,
@@ -235,11 +236,70 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--findings", action="store_true", help="leave the tables out")
     one.set_defaults(command=show_command)
     add_compare(commands.add_parser("compare", help="times of B over times of A"))
+    add_foretelling(commands)
     child = commands.add_parser("memory", help="peak memory of a call, in bytes")
     child.add_argument("case", help="a case as JSON")
     child.add_argument("names", nargs="+", choices=contenders.CONTENDERS)
     child.set_defaults(command=memory_command)
     return parser
+
+
+def add_foretelling(commands: argparse._SubParsersAction) -> None:
+    """Describe `calibrate`, `predict` and `judge`."""
+    first = commands.add_parser("calibrate", help="measure this CPU's prices, in 30 s")
+    first.set_defaults(command=calibrate_command)
+    one = commands.add_parser("predict", help="how long a call will take here")
+    one.add_argument("mechanism", choices=("local", "blocks", "full"))
+    one.add_argument("--n", type=count, required=True, help="tokens")
+    one.add_argument("--size", type=count, default=0, help="w or b")
+    one.add_argument("--heads", type=count, default=8)
+    one.add_argument("--d", type=count, default=64, help="width of a head")
+    one.add_argument("--dtype", choices=calibration.DTYPES, default="float32")
+    one.add_argument("--causal", action="store_true")
+    one.add_argument("--backward", action="store_true")
+    one.set_defaults(command=predict_command)
+    last = commands.add_parser("judge", help="predictions against times, 100 cases")
+    last.add_argument("--count", type=count, default=100)
+    last.add_argument("--seed", type=int, default=0)
+    last.add_argument("--out", type=Path, help="where the judgement is written")
+    last.set_defaults(command=judge_command)
+
+
+def calibrate_command(chosen: argparse.Namespace) -> None:
+    """Time a few dozen calls and keep the prices."""
+    torch.set_num_threads(1)
+    calibration.calibrate().write(calibration.HERE)
+    print(f"written to {calibration.HERE}")
+
+
+def known_machine() -> calibration.Machine:
+    """This machine's prices.
+
+    Raises:
+        FileNotFoundError: If it was never calibrated.
+    """
+    if not calibration.HERE.exists():
+        raise FileNotFoundError(
+            "no calibration yet: python -m attn_tutorial.benchmark calibrate"
+        )
+    return calibration.Machine.read(calibration.HERE)
+
+
+def predict_command(chosen: argparse.Namespace) -> None:
+    """Print how long a call will take here, and full attention instead."""
+    names = ("mechanism", "n", "size", "causal", "backward", "heads", "d", "dtype")
+    case = cases.Case(**{name: getattr(chosen, name) for name in names})
+    print(calibration.answer(known_machine(), case))
+
+
+def judge_command(chosen: argparse.Namespace) -> None:
+    """Compare predictions with times, and write both if asked to."""
+    torch.set_num_threads(1)
+    machine = known_machine()
+    judged = calibration.judge(machine, chosen.count, chosen.seed)
+    print(calibration.table(judged))
+    if chosen.out:
+        chosen.out.write_text(json.dumps(calibration.record(machine, judged), indent=1))
 
 
 def add_compare(two: argparse.ArgumentParser) -> None:

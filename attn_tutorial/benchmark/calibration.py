@@ -1,7 +1,8 @@
 """How long a call will take here: counted work, at prices measured in half a minute.
 
     python -m attn_tutorial.benchmark calibrate
-    python -m attn_tutorial.benchmark predict --n 65536 --window 256
+    python -m attn_tutorial.benchmark predict local --n 65536 --size 256
+    python -m attn_tutorial.benchmark judge --out judgement.json
 
 A price is fitted for each part of the work (`cost.Work`), for each routine, dtype and
 direction apart, to a few dozen calls that are timed in turn. `judge` draws other cases
@@ -318,6 +319,31 @@ def table(judged: list[Judged]) -> str:
         for one in worst
     ]
     return "\n".join(lines)
+
+
+def answer(machine: Machine, case: Case) -> str:
+    """How long a call takes here, and what full attention would take instead.
+
+    Example:
+        >>> kinds = ("tiled float32 forward", "full float32 forward")
+        >>> price = Work(5e-11, 1e-9, 3e-9, 0, 0, 0, starts=0)
+        >>> machine = Machine(dict.fromkeys(kinds, price), {})
+        >>> print(answer(machine, Case("local", 65536, 256)))
+        local, n = 65536, w = 256: forward: 1.37 s
+        full, n = 65536: forward: 144 s, 106 times as long
+    """
+    whole = replace(case, mechanism="full", size=0)
+    seconds, full = machine.predict(case), machine.predict(whole)
+    lines = [f"{case}: {duration(seconds)}"]
+    if case != whole:
+        times = f"{full / seconds:.3g} times as long"
+        lines.append(f"{whole}: {duration(full)}, {times}")
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """Three digits, in seconds or milliseconds."""
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
 
 
 def record(machine: Machine, judged: list[Judged]) -> dict:
