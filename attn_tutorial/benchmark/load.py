@@ -221,7 +221,7 @@ class Records(list[Record]):
 
     @property
     def differing_settings(self) -> dict[str, list[Any]]:
-        """Settings in which the runs differ, with the value of each; None if unknown."""
+        """Settings in which the runs differ, with each value; None if unknown."""
         settings = [record.data["settings"] for record in self]
         names = dict.fromkeys(name for each in settings for name in each)
         values = {name: [each.get(name) for each in settings] for name in names}
