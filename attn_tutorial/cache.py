@@ -137,10 +137,10 @@ def moved(pattern: Pattern, base: int, sinks: int = 0) -> Pattern:
         intersection(local(window=16), causal())
     """
     if pattern.is_foreign or not (pattern.parts or pattern.name in MOVED):
-        keep = partial(_keep_moved, pattern=pattern, base=base)
-        return Pattern("moved", keep=keep) if base else pattern
-    if pattern.name == "shifted":
-        return patterns.shifted(moved(pattern.parts[0], base), pattern["first"])
+        return _beyond(pattern, base)
+    if pattern.name == "shifted":  # its queries may stand before their axis
+        same = moved(pattern.parts[0], base) == pattern.parts[0]
+        return pattern if same else _beyond(pattern, base)
     if not pattern.parts:
         return MOVED[pattern.name](pattern, base, sinks)
     parts = [moved(part, base, sinks) for part in pattern.parts]
@@ -150,14 +150,18 @@ def moved(pattern: Pattern, base: int, sinks: int = 0) -> Pattern:
     return patterns.union(*some) if len(some) > 1 else (some or parts)[0]
 
 
+def _beyond(pattern: Pattern, base: int) -> Pattern:
+    """Any pattern, moved: a predicate of which nothing else is known."""
+    keep = partial(_keep_moved, pattern=pattern, base=base)
+    return Pattern("moved", keep=keep) if base else pattern
+
+
 def _keep_moved(i: Tensor, j: Tensor, pattern: Pattern, base: int) -> Tensor:
     return pattern.keep(i + base, j + base)
 
 
 def _moved_blocks(pattern: Pattern, base: int, sinks: int) -> Pattern:
-    if base % pattern["block_size"] == 0:
-        return pattern
-    return Pattern("moved", keep=partial(_keep_moved, pattern=pattern, base=base))
+    return _beyond(pattern, base) if base % pattern["block_size"] else pattern
 
 
 def _moved_count(pattern: Pattern, base: int, sinks: int) -> Pattern:
@@ -280,7 +284,8 @@ class RollingCache:
     @property
     def lengths(self) -> Tensor:
         """Tokens so far in each row, on the CPU, with the leading axes before heads."""
-        return self._lengths.clone().view(self._batch or self._lengths.shape)
+        shape = self._lengths.shape if self._batch is None else self._batch
+        return self._lengths.clone().view(shape)
 
     @property
     def bytes(self) -> int:
@@ -539,7 +544,7 @@ class RollingCache:
         met = run(self._behind, range(first, first + n), first + n)
         size = period(self._behind)
         sinks = min(self.sinks, first) // size * size
-        return int(max(met.start, first + 1 - self.window, sinks))
+        return int(max(min(met.start, first), first + 1 - self.window, sinks))
 
 
 def _checked(pattern: Pattern) -> Needs:
@@ -549,6 +554,6 @@ def _checked(pattern: Pattern) -> Needs:
     if met.ahead > 0:
         raise ValueError(
             f"pattern must not look ahead, got {pattern!r}: "
-            f"write patterns.parse({f'({pattern}) & causal'!r})"
+            "write pattern & patterns.causal()"
         )
     return met

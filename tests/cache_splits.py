@@ -83,7 +83,7 @@ def documents(draw: random.Random) -> Case:
     of = [number for number, n in enumerate(lengths) for _ in range(n)]
 
     def keep(i: int, j: int) -> bool:
-        return j <= i < len(of) and of[i] == of[j]
+        return 0 <= i < len(of) and j < len(of) and j <= i and of[i] == of[j]
 
     return Case("documents", P.documents(lengths) & P.causal(), keep)
 
@@ -100,6 +100,17 @@ def with_sinks(draw: random.Random, case: Case) -> Case:
     return Case(f"{case.name} and sinks", both, keep)
 
 
+def shifted(draw: random.Random, case: Case) -> Case:
+    """Let each query meet what one further on, or further back, would."""
+    by = draw.randint(-6, 3)
+
+    def keep(i: int, j: int) -> bool:
+        return j <= i and case.keep(i + by, j)
+
+    pattern = P.shifted(case.pattern, by) & P.causal()
+    return Case(f"{case.name}, shifted", pattern, keep)
+
+
 def any_case(draw: random.Random) -> Case:
     size = draw.choice([0, 1, 2, 3, 5, 8, 16])
     makers = (
@@ -112,6 +123,8 @@ def any_case(draw: random.Random) -> Case:
         lambda: documents(draw),
     )
     case = draw.choice(makers)()
+    if draw.random() < 0.1:
+        case = shifted(draw, case)
     return with_sinks(draw, case) if draw.random() < 0.4 else case
 
 
