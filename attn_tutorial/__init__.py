@@ -1,8 +1,8 @@
 """Efficient attention, one equation at a time.
 
-Reading order: patterns, dense, tiled, local, sparse, cost; then online, gradients,
-cache.
-Networks, instruments and pictures are rooms of their own, loaded on first use.
+Reading order: patterns, dense, tiled, local, sparse, cost; then online, gradients and
+the rolling cache. Networks, instruments and pictures are rooms of their own, loaded on
+first use.
 """
 
 from importlib import import_module

@@ -24,14 +24,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attn_tutorial import patterns
-from attn_tutorial.checks import check_grouped, check_lengths, check_scale, check_window
+from attn_tutorial.checks import (
+    check_count,
+    check_grouped,
+    check_lengths,
+    check_scale,
+    check_window,
+)
 from attn_tutorial.local import local_attention
 from attn_tutorial.online import merge_attention
 from attn_tutorial.patterns import FAR, Pattern, check_length, run
 from attn_tutorial.sparse import sparse_attention
 from attn_tutorial.tiled import tiled_attention
 
-__all__ = ["Needs", "RollingCache", "needs"]
+__all__ = ["Needs", "RollingCache", "cache_bytes", "needs"]
 
 ALL = math.inf  # keys without end
 
@@ -92,6 +98,45 @@ def needs(pattern: Pattern) -> Needs:
         met, first = next(parts), pattern["first"]
         return Needs(met.sinks, max(met.back - first, -1), met.ahead + first)
     return reduce(Needs.__or__ if pattern.name == "union" else Needs.__and__, parts)
+
+
+def cache_bytes(
+    pattern: Pattern,
+    n: int,
+    d: int,
+    kv_heads: int = 1,
+    *,
+    layers: int = 1,
+    bytes_per_number: int = 2,
+) -> int:
+    """Memory of the keys and values that must be kept of n tokens, of one text.
+
+    2 * layers * kv_heads * d numbers for each token kept: all n of them, or, once there
+    are more, the sinks and the window. A ``RollingCache`` holds as many when its window
+    is full, and up to twice as many while it grows.
+
+    Args:
+        pattern: A causal pattern, that of all these layers.
+        n: Tokens so far.
+        d: Width of a key, and of a value, of one head.
+        kv_heads: Heads of keys; fewer than those of queries where these share them.
+        layers: How many layers have this pattern.
+        bytes_per_number: 2 in half precision.
+
+    Raises:
+        TypeError, ValueError: If a number is none or too small, or the pattern looks
+            ahead.
+
+    Example:
+        >>> window = patterns.local(4095) & patterns.causal()
+        >>> cache_bytes(window, 32_768, d=128, kv_heads=8, layers=32) // 2**20
+        512
+    """
+    met, n = _checked(pattern), check_count("n", n, least=0)
+    kept = min(n, met.sinks + max(met.back, 0) + 1)
+    size = check_count("d", d, least=1) * check_count("kv_heads", kv_heads, least=1)
+    size *= check_count("bytes_per_number", bytes_per_number, least=1)
+    return 2 * check_count("layers", layers, least=1) * size * kept
 
 
 def _needs_window(window: int | tuple[int, int], step: int = 1) -> Needs:

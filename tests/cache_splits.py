@@ -244,6 +244,8 @@ def main() -> None:
         worst = max(worst, error)
         if error > MOST:
             raise SystemExit(f"seed {seed}, {kind}: error {error:.1e}")
+        if (seed + 1) % 5000 == 0:
+            print(f"seed {seed}: largest error {worst:.1e}", flush=True)
     seconds = time.perf_counter() - start
     print(f"{options.count} splits, largest error {worst:.1e}, {seconds:.0f} s")
     for kind, number in sorted(kinds.items()):

@@ -7,7 +7,7 @@ from cache_splits import MOST, adjacent, blocks, dilated, left, near, split
 import attn_tutorial as at
 from attn_tutorial import cache as module
 from attn_tutorial import patterns as P
-from attn_tutorial.cache import RollingCache, needs
+from attn_tutorial.cache import RollingCache, cache_bytes, needs
 from attn_tutorial.instruments.memory import LiveMemory
 
 SINKS = "(prefix 4 | local 16) & causal"
@@ -225,6 +225,31 @@ def test_memory_is_constant_over_ten_thousand_tokens():
     assert stored == {(4 + 17) * 2 * 2 * 8 * 4}  # keys, K and V, heads, d, bytes
     assert len(peaks) == 1 and max(peaks) < 10_000
     assert len(cache) == 10_000
+
+
+@pytest.mark.parametrize("text", ["local 16,0", SINKS, "blocks 7 & causal", "causal"])
+def test_the_formula_of_the_bytes_is_what_is_held(text):
+    pattern, cache = P.parse(text), RollingCache(P.parse(text))
+    for n in range(1, 60):
+        cache.attend(*tokens(1, batch=(), dtype=torch.float16))
+        wanted = cache_bytes(pattern, n, d=8, kv_heads=2)
+        few = (16 + cache.sinks) * 2 * 2 * 8 * 2  # slots that it begins with
+        most = 2 * wanted + few
+        assert wanted <= cache.bytes <= most
+        if n > cache.sinks + cache.window:
+            assert cache.bytes == wanted
+    assert cache_bytes(pattern, 0, d=8) == 0
+    sizes = {"kv_heads": 3, "layers": 5, "bytes_per_number": 4}
+    assert cache_bytes(pattern, 9, 8, **sizes) == 30 * cache_bytes(pattern, 9, 8)
+
+
+def test_the_formula_of_the_bytes_refuses_what_the_cache_refuses():
+    with pytest.raises(ValueError, match="pattern must not look ahead"):
+        cache_bytes(P.local(3), 9, 8)
+    for name in ("n", "d", "kv_heads", "layers", "bytes_per_number"):
+        sizes = {"n": 9, "d": 8, name: -1}
+        with pytest.raises(ValueError, match=f"{name} must be at least"):
+            cache_bytes(P.causal(), **sizes)
 
 
 def test_a_prompt_leaves_only_its_window():
