@@ -1,7 +1,8 @@
 """Efficient attention, one equation at a time.
 
-Reading order: patterns, dense, tiled, local, sparse, cost; then online and gradients.
-Networks, instruments and pictures are rooms of their own, loaded on first use.
+Reading order: patterns, dense, tiled, local, sparse, cost; then online, gradients and
+the rolling cache. Networks, instruments and pictures are rooms of their own, loaded on
+first use.
 """
 
 from importlib import import_module
@@ -18,6 +19,7 @@ __all__ = [
     "Advice",
     "LocalAttention",
     "MultiHeadAttention",
+    "RollingCache",
     "SparseAttention",
     "advise_window",
     "attention",
@@ -32,6 +34,7 @@ __all__ = [
 ON_FIRST_USE = {
     "Advice": "instruments.advice",
     "MultiHeadAttention": "networks.layers",
+    "RollingCache": "cache",
     "advise_window": "instruments.advice",
 }
 

@@ -15,8 +15,10 @@ __all__ = [
     "check_block",
     "check_count",
     "check_first",
+    "check_grouped",
     "check_keep",
     "check_key_keep",
+    "check_lengths",
     "check_number",
     "check_position",
     "check_qkv",
@@ -192,6 +194,70 @@ def _leading(q: Tensor, k: Tensor, v: Tensor) -> tuple[int, ...]:
             )
         shape = tuple(b if a == 1 else a for a, b in pairs)
     return shape
+
+
+def check_grouped(q: Tensor, k: Tensor, v: Tensor) -> int:
+    """Check (..., heads, n, d), (..., kv_heads, n, d) and (..., kv_heads, n, d_v).
+
+    Returns:
+        heads / kv_heads: how many heads of queries share one head of keys.
+    """
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        _check_input(name, x)
+        if x.ndim < 3:
+            raise ValueError(
+                f"{name} must have shape (..., heads, n, d), got {tuple(x.shape)}"
+            )
+    if v.shape[:-2] != k.shape[:-2]:
+        raise ValueError(
+            f"v must have the leading dimensions of k, {tuple(k.shape[:-2])}, "
+            f"got shape {tuple(v.shape)}"
+        )
+    heads, shared = q.shape[-3], k.shape[-3]
+    if shared == 0 or heads % shared:
+        raise ValueError(
+            f"k must have a number of heads that divides those of q, {heads}, "
+            f"got shape {tuple(k.shape)}"
+        )
+    check_qkv(q[..., :1, :, :], k[..., :1, :, :], v[..., :1, :, :])
+    if q.shape[:-3] != k.shape[:-3]:
+        raise ValueError(
+            f"k must have the batch dimensions of q, {tuple(q.shape[:-3])}, "
+            f"got shape {tuple(k.shape)}"
+        )
+    check_same_length(q, k)
+    return heads // shared
+
+
+def check_lengths(
+    name: str, lengths: Tensor | None, batch: tuple[int, ...], n: int
+) -> Tensor:
+    """Return how many of n tokens each row has, integers (rows,) on the CPU.
+
+    Args:
+        name: The argument's name.
+        lengths: Integers of shape ``batch``, or of its first axes; n everywhere if
+            None.
+        batch: The leading axes; their product is the number of rows.
+        n: The most that a row can have.
+
+    Raises:
+        TypeError: If they are no integers.
+        ValueError: If they have another shape, or one is below 0 or above n.
+    """
+    rows = math.prod(batch)
+    if lengths is None:
+        return torch.full((rows,), n, dtype=torch.long, device="cpu")
+    lengths = torch.as_tensor(lengths, device="cpu")
+    if lengths.is_floating_point() or lengths.dtype == torch.bool:
+        raise TypeError(f"{name} must be integers, got {lengths.dtype}")
+    shape = tuple(lengths.shape)
+    if not shape == batch[: len(shape)] or (batch and not shape):
+        raise ValueError(f"{name} must have shape {batch}, got {shape}")
+    if lengths.numel() and not 0 <= lengths.min() <= lengths.max() <= n:
+        raise ValueError(f"{name} must lie between 0 and {n}, got {lengths.tolist()}")
+    open_axes = (1,) * (len(batch) - len(shape))
+    return lengths.long().reshape(*shape, *open_axes).expand(batch).reshape(rows)
 
 
 def check_same_length(q: Tensor, k: Tensor) -> int:

@@ -22,6 +22,7 @@ EQUATIONS = {
     "cost",
     "online",
     "gradients",
+    "cache",
 }
 # What each room may import beside itself; the root's equations count as one room.
 ABOVE = {
