@@ -85,25 +85,33 @@ def width_of(model):
 def meets(model, n, queries):
     """Which inputs the last layer's outputs depend on, (queries, n), by gradients."""
     x = torch.randn(1, n, width_of(model), requires_grad=True)
-    output = model(inputs_embeds=x)[0][0]
+    return depends(model(inputs_embeds=x)[0], x, queries)
+
+
+def depends(output, x, queries):
+    """Which places of x each query's output depends on, (queries, n)."""
     rows = []
     for query in queries:
-        weights = torch.randn(output.shape[-1])
-        loss = (output[query] * weights).sum()
+        loss = (output[0, query] * torch.randn(output.shape[-1])).sum()
         (gradient,) = torch.autograd.grad(loss, x, retain_graph=True)
         rows.append(gradient[0].abs().sum(-1) > 0)
     return torch.stack(rows)
 
 
-def decoder_meets(model, n, queries):
-    """The same for the decoder of a model with two halves."""
-    decoder = model.get_decoder()
-    seen = torch.randn(1, n, width_of(model))
-    x = torch.randn(1, n, width_of(model), requires_grad=True)
-    output = decoder(inputs_embeds=x, encoder_hidden_states=seen)[0][0]
-    rows = []
-    for query in queries:
-        loss = (output[query] * torch.randn(output.shape[-1])).sum()
-        (gradient,) = torch.autograd.grad(loss, x, retain_graph=True)
-        rows.append(gradient[0].abs().sum(-1) > 0)
-    return torch.stack(rows)
+def layers_meet(model, depth, n, queries, **inputs):
+    """What each layer's output depends on of its input, (layers, queries, n)."""
+    lists = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList)]
+    layers = next(found for found in lists if len(found) == depth)
+    seen = []
+
+    def record(layer, positional, named, output):
+        x = positional[0] if positional else named["hidden_states"]
+        output = output[0] if isinstance(output, tuple) else output
+        seen.append((output, x))
+
+    for layer in layers:
+        layer.register_forward_hook(record, with_kwargs=True)
+    model(
+        inputs_embeds=torch.randn(1, n, width_of(model), requires_grad=True), **inputs
+    )
+    return torch.stack([depends(output, x, queries) for output, x in seen])

@@ -22,7 +22,7 @@ from attn_tutorial.patterns import Pattern, dense_mask
 
 __all__ = ["Identified", "identify"]
 
-SMALL = 1024  # texts as short as this are compared at all places
+SMALL = 4096  # texts as short as this are compared at all places
 DOCUMENTS = 64  # texts of more documents than this are not walked through
 
 
@@ -76,8 +76,9 @@ class Identified:
 def identify(keep: Callable, n: int | None = None) -> Identified:
     """Name the pattern of a predicate, of a mask function, or of an attention function.
 
-    Asked are positions below ``n``: in a text of up to 1,024 tokens every pair, in a
-    longer one 128 whole rows and 128 whole columns at both ends and in between. A
+    Asked are positions below ``n``: in a text of up to 4,096 tokens every pair, so that
+    the name is right there; in a longer one 128 whole rows and columns at both ends and
+    in between, and of every query the keys near it and those at the window's edges. A
     window that reaches beyond n cannot be told from none.
 
     Args:
@@ -198,22 +199,45 @@ def _fits_what_is_known(box: _Box, pattern: Pattern) -> bool:
 
 
 def _fits_everywhere(box: _Box, pattern: Pattern) -> bool:
-    everywhere = torch.arange(box.n)
-    some = _chosen(box.n)
-    pairs = [(some[:, None], everywhere[None, :])]
-    if len(some) < box.n:
-        pairs.append((everywhere[:, None], some[None, :]))
-    return all(torch.equal(box.ask(i, j), pattern.keep(i, j)) for i, j in pairs)
+    """At all pairs of a short text; of a long one in rows, columns and diagonals."""
+    places = _all_pairs(box.n) if box.n <= SMALL else _some_pairs(box)
+    return all(torch.equal(box.ask(i, j), pattern.keep(i, j)) for i, j in places)
+
+
+def _all_pairs(n: int) -> Iterator[tuple[Tensor, Tensor]]:
+    keys = torch.arange(n)
+    for rows in keys.split(max(1, 2**20 // n)):
+        yield rows[:, None], keys[None, :]
+
+
+def _some_pairs(box: _Box) -> Iterator[tuple[Tensor, Tensor]]:
+    """Whole rows and columns; and of every query the keys near it and at its edges."""
+    everywhere, some = torch.arange(box.n), _chosen(box.n)
+    for i in some.split(32):
+        yield i[:, None], everywhere[None, :]
+        yield everywhere[:, None], i[None, :]
+    for offset in _offsets(box):
+        i = everywhere[max(0, -offset) : box.n - max(0, offset)]
+        if len(i):
+            yield i, i + offset
 
 
 def _chosen(n: int) -> Tensor:
-    """All positions of a short text; of a long one both ends, and some in between."""
-    if n <= SMALL:
-        return torch.arange(n)
+    """Positions at both ends of a text, and some in between."""
     generator = torch.Generator().manual_seed(n)
     between = torch.randperm(n - 64, generator=generator)[:64] + 32
     ends = torch.cat([torch.arange(32), torch.arange(n - 32, n)])
     return torch.cat([ends, between]).unique()
+
+
+def _offsets(box: _Box) -> list[int]:
+    """Distances to look at: where the known rows change, and powers of 2."""
+    found = {sign * 2**k for k in range(box.n.bit_length()) for sign in (-1, 1)} | {0}
+    for (side, position), answer in box.known.items():
+        if side == "row":
+            changes = (answer[1:] != answer[:-1]).nonzero().flatten()[:64] - position
+            found |= {int(place) + by for place in changes for by in (0, 1)}
+    return sorted(found)
 
 
 # Suggestions, the simplest first.
@@ -253,12 +277,12 @@ def _in_blocks(seen: int) -> Iterator[Pattern]:
 
 def _with_first_keys(box: _Box, first: int, left: int, right: int) -> Iterator[Pattern]:
     """Sinks, prefixes and global tokens: the last query sees the first keys."""
+    yield P.prefix(first)
     if not first or left < 0:
         return
     window = P.local((left, 0))
     yield (P.prefix(first) | window) & P.causal()
     yield P.prefix(right + 1) | P.causal()
-    yield P.prefix(right + 1)
     middle = box.n // 2
     radius = _run(box.row(middle)[middle:]) - 1
     if radius >= 0:
