@@ -250,7 +250,7 @@ def _suggested(box: _Box) -> Iterator[Pattern]:
     right, left = _run(first) - 1, _run(last.flip(0)) - 1
     yield from _windows(box.n, left, right)
     yield from _in_blocks(_run(box.column(0)))
-    yield from _with_first_keys(box, _run(last), left, right)
+    yield from _with_first_keys(_run(last), left, right)
     yield from _with_gaps(box.n, first, last.flip(0))
     yield from _texts(box)
 
@@ -275,7 +275,7 @@ def _in_blocks(seen: int) -> Iterator[Pattern]:
             yield make(size) & P.causal()
 
 
-def _with_first_keys(box: _Box, first: int, left: int, right: int) -> Iterator[Pattern]:
+def _with_first_keys(first: int, left: int, right: int) -> Iterator[Pattern]:
     """Sinks, prefixes and global tokens: the last query sees the first keys."""
     yield P.prefix(first)
     if not first or left < 0:
@@ -283,12 +283,9 @@ def _with_first_keys(box: _Box, first: int, left: int, right: int) -> Iterator[P
     window = P.local((left, 0))
     yield (P.prefix(first) | window) & P.causal()
     yield P.prefix(right + 1) | P.causal()
-    middle = box.n // 2
-    radius = _run(box.row(middle)[middle:]) - 1
-    if radius >= 0:
-        yield P.global_tokens(first) | P.local(radius)
-        yield P.prefix(first) | P.local(radius)
-        yield P.prefix(first) | window
+    yield P.global_tokens(first) | P.local(left)
+    yield P.prefix(first) | P.local(left)
+    yield P.prefix(first) | window
 
 
 def _with_gaps(n: int, ahead: Tensor, back: Tensor) -> Iterator[Pattern]:
