@@ -502,7 +502,7 @@ ROWS = (
         _back(1, none=causal()),
         END,
         READ,
-        "vllm-project/vllm vllm/v1/attention/backends/flash_attn.py",
+        "vllm-project/vllm vllm/v1/attention/backends/flash_attn.py @0084b78",
         "passed on as (W - 1, 0)",
     ),
     Convention(
@@ -513,7 +513,7 @@ ROWS = (
         _around(1, none=band(None, None)),
         END,
         READ,
-        "vllm-project/vllm vllm/v1/attention/backends/flash_attn.py",
+        "vllm-project/vllm vllm/v1/attention/backends/flash_attn.py @0084b78",
         "passed on as (W - 1, W - 1)",
     ),
     Convention(
@@ -536,7 +536,7 @@ ROWS = (
         _back(1),
         END,
         READ,
-        "ggml-org/llama.cpp src/llama-hparams.cpp, is_masked_swa",
+        "ggml-org/llama.cpp src/llama-hparams.cpp @01b77b5, is_masked_swa",
         "with causal attention",
     ),
     Convention(
@@ -547,7 +547,7 @@ ROWS = (
         _chunks,
         END,
         READ,
-        "ggml-org/llama.cpp src/llama-hparams.cpp, is_masked_swa",
+        "ggml-org/llama.cpp src/llama-hparams.cpp @01b77b5, is_masked_swa",
         "with causal attention",
     ),
     Convention(
@@ -558,7 +558,7 @@ ROWS = (
         _half,
         END,
         READ,
-        "ggml-org/llama.cpp src/llama-hparams.cpp, is_masked_swa",
+        "ggml-org/llama.cpp src/llama-hparams.cpp @01b77b5, is_masked_swa",
         "without causal attention",
     ),
     Convention(
