@@ -24,6 +24,7 @@ __all__ = [
     "advise_window",
     "attention",
     "attention_weights",
+    "conventions",
     "cost",
     "dense_mask",
     "local_attention",
@@ -36,6 +37,7 @@ ON_FIRST_USE = {
     "MultiHeadAttention": "networks.layers",
     "RollingCache": "cache",
     "advise_window": "instruments.advice",
+    "conventions": "conventions",
 }
 
 
@@ -43,4 +45,5 @@ def __getattr__(name: str) -> object:
     """Load what is no equation when somebody asks for it."""
     if name not in ON_FIRST_USE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{ON_FIRST_USE[name]}"), name)
+    module = import_module(f"{__name__}.{ON_FIRST_USE[name]}")
+    return module if ON_FIRST_USE[name] == name else getattr(module, name)

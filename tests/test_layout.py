@@ -30,6 +30,7 @@ ABOVE = {
     "provenance": set(),
     "pictures": set(),
     "equations": {"checks"},
+    "conventions": {"equations", *BOTTOM},
     "networks": {"equations", *BOTTOM},
     "backends": {"equations", *BOTTOM},
     "instruments": {"equations", "networks", "backends", *BOTTOM},
