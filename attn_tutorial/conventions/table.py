@@ -19,6 +19,7 @@ from attn_tutorial.patterns import (
     blocks,
     causal,
     local,
+    parse,
     prefix,
 )
 
@@ -167,6 +168,7 @@ def _rotating(value: object) -> Pattern:
 
 
 def _given(value: object) -> Pattern:
+    value = parse(value) if isinstance(value, str) else value
     if not isinstance(value, Pattern):
         raise TypeError(f"value must be a pattern of attn_tutorial, got {value!r}")
     return value
@@ -390,7 +392,7 @@ ROWS = (
         "torch.sdpa.attn_mask",
         "PyTorch: scaled_dot_product_attention",
         "attn_mask",
-        local((15, 0)),
+        "local 15,0",
         _given,
         START,
         RUN,
@@ -411,7 +413,7 @@ ROWS = (
         "torch.flex.mask_mod",
         "PyTorch: FlexAttention",
         "mask_mod",
-        local((15, 0)),
+        "local 15,0",
         _given,
         START,
         RUN,
