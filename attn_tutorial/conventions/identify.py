@@ -33,7 +33,8 @@ class Identified:
     Attributes:
         pattern: Its pattern, or None if it fits none that is known here.
         n: The positions 0 ... n - 1 that it was asked about.
-        places: Pairs of a query and a key at which the pattern was compared with it.
+        places: Pairs of a query and a key at which the pattern was compared with it;
+            where there is none, all that were asked.
         alignment: For an attention function, where queries stand if there are fewer
             than keys: "top-left", "bottom-right", "either" if it makes no difference,
             "unknown", or "refused" if it raises an error. None for a predicate.

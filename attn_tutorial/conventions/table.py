@@ -527,7 +527,7 @@ ROWS = (
         END,
         READ,
         "sgl-project/sglang python/sglang/srt/layers/attention/"
-        "flashattention_backend.py, python/sglang/srt/models/gemma2.py",
+        "flashattention_backend.py @003e7b7, python/sglang/srt/models/gemma2.py",
         "its models subtract 1 from Hugging Face's W; -1 is no window",
     ),
     Convention(
