@@ -14,262 +14,21 @@ tokens there were says which one a slot holds.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial, reduce
+from collections.abc import Iterator
 from itertools import groupby
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attn_tutorial import patterns
-from attn_tutorial.checks import (
-    check_count,
-    check_grouped,
-    check_lengths,
-    check_scale,
-    check_window,
-)
-from attn_tutorial.local import local_attention
+from attn_tutorial.checks import check_grouped, check_lengths, check_scale
+from attn_tutorial.lookback import ALL, causal_needs, moved, period
 from attn_tutorial.online import merge_attention
 from attn_tutorial.patterns import FAR, Pattern, check_length, run
-from attn_tutorial.sparse import sparse_attention
+from attn_tutorial.runs import run_attention
 from attn_tutorial.tiled import tiled_attention
 
-__all__ = ["Needs", "RollingCache", "cache_bytes", "needs"]
-
-ALL = math.inf  # keys without end
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What the queries of a pattern meet: the first ``sinks`` keys, and a window.
-
-    Attributes:
-        sinks: The keys 0 ... sinks - 1 may be met for ever.
-        back: Any other key that query i meets is at most so far behind it; -1: none.
-        ahead: No key that query i meets is farther ahead; at most 0 if causal.
-    """
-
-    sinks: float
-    back: float
-    ahead: float
-
-    def __or__(self, other: Needs) -> Needs:
-        """Return what is met by either."""
-        pairs = zip(self._parts, other._parts, strict=True)
-        return Needs(*(max(pair) for pair in pairs))
-
-    def __and__(self, other: Needs) -> Needs:
-        """Return what is met by both; sinks of one may lie in the other's window."""
-        sinks = min(self.sinks, other.sinks)
-        both = [min(self.back, other.back)]
-        both += [b.back for a, b in ((self, other), (other, self)) if a.sinks > sinks]
-        return Needs(sinks, max(both), min(self.ahead, other.ahead))
-
-    @property
-    def _parts(self) -> tuple[float, float, float]:
-        return self.sinks, self.back, self.ahead
-
-
-EVERYTHING = Needs(ALL, ALL, ALL)
-
-
-def needs(pattern: Pattern) -> Needs:
-    """The keys that the queries of a causal pattern can meet, and no fewer.
-
-    Exact for windows, blocks, prefixes and global tokens under ``causal()``, and their
-    unions. Of a reader's own predicate nothing is known, so that every key is needed.
-
-    Example:
-        >>> needs((patterns.prefix(4) | patterns.local(16)) & patterns.causal())
-        Needs(sinks=4, back=16, ahead=0)
-        >>> needs(patterns.blocks(8) & patterns.causal())
-        Needs(sinks=0, back=7, ahead=0)
-    """
-    if pattern.is_foreign:
-        return EVERYTHING
-    if not pattern.parts:
-        rule = NEEDS.get(pattern.name, lambda **_: EVERYTHING)
-        return rule(**dict(pattern.parameters))
-    parts = map(needs, pattern.parts)
-    if pattern.name == "shifted":
-        met, first = next(parts), pattern["first"]
-        return Needs(met.sinks, max(met.back - first, -1), met.ahead + first)
-    return reduce(Needs.__or__ if pattern.name == "union" else Needs.__and__, parts)
-
-
-def cache_bytes(
-    pattern: Pattern,
-    n: int,
-    d: int,
-    kv_heads: int = 1,
-    *,
-    layers: int = 1,
-    bytes_per_number: int = 2,
-) -> int:
-    """Memory of the keys and values that must be kept of n tokens, of one text.
-
-    2 * layers * kv_heads * d numbers for each token kept: all n of them, or, once there
-    are more, the sinks and the window. A ``RollingCache`` holds as many when its window
-    is full, and up to twice as many while it grows.
-
-    Args:
-        pattern: A causal pattern, that of all these layers.
-        n: Tokens so far.
-        d: Width of a key, and of a value, of one head.
-        kv_heads: Heads of keys; fewer than those of queries where these share them.
-        layers: How many layers have this pattern.
-        bytes_per_number: 2 in half precision.
-
-    Raises:
-        TypeError, ValueError: If a number is none or too small, or the pattern looks
-            ahead.
-
-    Example:
-        >>> window = patterns.local(4095) & patterns.causal()
-        >>> cache_bytes(window, 32_768, d=128, kv_heads=8, layers=32) // 2**20
-        512
-    """
-    met, n = _checked(pattern), check_count("n", n, least=0)
-    kept = min(n, met.sinks + max(met.back, 0) + 1)
-    size = check_count("d", d, least=1) * check_count("kv_heads", kv_heads, least=1)
-    size *= check_count("bytes_per_number", bytes_per_number, least=1)
-    return 2 * check_count("layers", layers, least=1) * size * kept
-
-
-def _needs_window(window: int | tuple[int, int], step: int = 1) -> Needs:
-    left, right = check_window(window)
-    return Needs(0, left * step, right * step)
-
-
-def _needs_documents(lengths: tuple[int, ...]) -> Needs:
-    return Needs(0, max(lengths) - 1, max(lengths) - 1)
-
-
-# Patterns that are not here meet everything. A global token meets more than the sinks
-# only ahead of it.
-NEEDS: dict[str, Callable[..., Needs]] = {
-    "causal": lambda: Needs(ALL, ALL, 0),
-    "local": _needs_window,
-    "dilated": _needs_window,
-    "blocks": lambda block_size: Needs(0, block_size - 1, block_size - 1),
-    "adjacent_blocks": lambda block_size: Needs(
-        0, 2 * block_size - 1, 2 * block_size - 1
-    ),
-    "documents": _needs_documents,
-    "prefix": lambda count: Needs(count, -1, count - 1),
-    "global_tokens": lambda count: Needs(count, -1, ALL if count else -1),
-}
-
-
-# Patterns on axes that begin later
-
-
-def moved(pattern: Pattern, base: int, sinks: int = 0) -> Pattern:
-    """The same pattern where queries and keys are counted from position ``base``.
-
-    Args:
-        pattern: A causal pattern; keep(i, j) of the result is its keep(i + base, j +
-            base).
-        base: Where the axes begin.
-        sinks: So many first keys are left out: tokens that are global, and no more than
-            these, no longer count.
-
-    Example:
-        >>> moved((patterns.prefix(4) | patterns.local(16)) & patterns.causal(), 8, 4)
-        intersection(local(window=16), causal())
-    """
-    if pattern.is_foreign or not (pattern.parts or pattern.name in MOVED):
-        return _beyond(pattern, base)
-    if pattern.name == "shifted":  # its queries may stand before their axis
-        same = moved(pattern.parts[0], base) == pattern.parts[0]
-        return pattern if same else _beyond(pattern, base)
-    if not pattern.parts:
-        return MOVED[pattern.name](pattern, base, sinks)
-    parts = [moved(part, base, sinks) for part in pattern.parts]
-    if pattern.name == "intersection":
-        return patterns.intersection(*parts)
-    some = [part for part in parts if part != patterns.prefix(0)]
-    return patterns.union(*some) if len(some) > 1 else (some or parts)[0]
-
-
-def _beyond(pattern: Pattern, base: int) -> Pattern:
-    """Any pattern, moved: a predicate of which nothing else is known."""
-    keep = partial(_keep_moved, pattern=pattern, base=base)
-    return Pattern("moved", keep=keep) if base else pattern
-
-
-def _keep_moved(i: Tensor, j: Tensor, pattern: Pattern, base: int) -> Tensor:
-    return pattern.keep(i + base, j + base)
-
-
-def _moved_blocks(pattern: Pattern, base: int, sinks: int) -> Pattern:
-    return _beyond(pattern, base) if base % pattern["block_size"] else pattern
-
-
-def _moved_count(pattern: Pattern, base: int, sinks: int) -> Pattern:
-    count = pattern["count"]
-    if count <= sinks:
-        return patterns.prefix(0)
-    return getattr(patterns, pattern.name)(max(count - base, 0))
-
-
-def _moved_documents(pattern: Pattern, base: int, sinks: int) -> Pattern:
-    left = []
-    for length in pattern["lengths"]:
-        left.append(max(length - base, 0))
-        base = max(base - length, 0)
-    return patterns.documents(left)
-
-
-def _same(pattern: Pattern, base: int, sinks: int) -> Pattern:
-    return pattern
-
-
-MOVED: dict[str, Callable[[Pattern, int, int], Pattern]] = {
-    **dict.fromkeys(("full", "causal", "local", "dilated", "strided"), _same),
-    **dict.fromkeys(("blocks", "adjacent_blocks"), _moved_blocks),
-    **dict.fromkeys(("prefix", "global_tokens"), _moved_count),
-    "documents": _moved_documents,
-}
-
-
-def period(pattern: Pattern) -> int:
-    """Where a pattern begins anew: the common multiple of its blocks; 1 without any.
-
-    Example:
-        >>> period(patterns.blocks(4) | patterns.adjacent_blocks(6))
-        12
-    """
-    own = dict(pattern.parameters).get("block_size", 1)
-    return math.lcm(own, *map(period, pattern.parts))
-
-
-def near_attention(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, **options):
-    """Attention under a causal pattern, on the fast routine if it has one.
-
-    Args:
-        q: Queries, shape (..., n_q, d).
-        k: Keys, shape (..., n_k, d).
-        v: Values, shape (..., n_k, d_v).
-        pattern: Which pairs to keep; it must not look ahead.
-        options: first, key_keep, scale and return_lse of ``local_attention``.
-
-    Returns:
-        What ``local_attention`` returns.
-    """
-    core = pattern
-    if pattern.name == "intersection":
-        parts = [part for part in pattern.parts if part != patterns.causal()]
-        core = parts[0] if len(parts) == 1 else pattern
-    if core.name == "local":
-        return local_attention(q, k, v, core["window"], causal=True, **options)
-    if core.name == "adjacent_blocks":
-        size = core["block_size"]
-        return sparse_attention(q, k, v, block_size=size, causal=True, **options)
-    return tiled_attention(q, k, v, (), pattern, **options)
+__all__ = ["RollingCache"]
 
 
 class RollingCache:
@@ -293,7 +52,8 @@ class RollingCache:
         ValueError: If it looks ahead.
 
     Example:
-        >>> cache = RollingCache(patterns.causal() & patterns.local(2))
+        >>> from attn_tutorial.patterns import causal, local
+        >>> cache = RollingCache(causal() & local(2))
         >>> q, k = torch.randn(1, 4, 5, 8), torch.randn(1, 2, 5, 8)
         >>> cache.attend(q, k, k).shape  # a prompt; pairs of heads share their keys
         torch.Size([1, 4, 5, 8])
@@ -304,7 +64,7 @@ class RollingCache:
     """
 
     def __init__(self, pattern: Pattern) -> None:
-        met = _checked(pattern)
+        met = causal_needs(pattern)
         self.pattern = pattern
         self.window = max(met.back, 0) + 1
         self.sinks = 0 if met.back == ALL else min(met.sinks, FAR)
@@ -567,7 +327,7 @@ class RollingCache:
         places = torch.arange(base, first + k.shape[-2], device=k.device)
         slots = self._slots[0] + places[: first - base] % self._slots[1]
         keys, values = self._joined(rows, slots, k, v)
-        return near_attention(
+        return run_attention(
             q,
             keys,
             values,
@@ -590,15 +350,3 @@ class RollingCache:
         size = period(self._behind)
         sinks = min(self.sinks, first) // size * size
         return int(max(min(met.start, first), first + 1 - self.window, sinks))
-
-
-def _checked(pattern: Pattern) -> Needs:
-    if not isinstance(pattern, Pattern):
-        raise TypeError(f"pattern must be an attn_tutorial pattern, got {pattern!r}")
-    met = needs(pattern)
-    if met.ahead > 0:
-        raise ValueError(
-            f"pattern must not look ahead, got {pattern!r}: "
-            "write pattern & patterns.causal()"
-        )
-    return met

@@ -19,12 +19,14 @@ from attn_tutorial.checks import (
     check_radius,
     check_window,
 )
+from attn_tutorial.lookback import causal_needs
 from attn_tutorial.patterns import Pattern, check_length, full, local, run
 from attn_tutorial.patterns import causal as causal_pattern
 
 __all__ = [
     "LayerFlops",
     "Work",
+    "cache_bytes",
     "computed_pairs",
     "crossover_length",
     "flops",
@@ -317,7 +319,7 @@ class Work(NamedTuple):
     reads: float
     tiles: float
     calls: float
-    starts: float = 1
+    starts: float
 
 
 def predict(work: Work, prices: Work) -> float:
@@ -327,8 +329,8 @@ def predict(work: Work, prices: Work) -> float:
     so that their times add up. ``benchmark.calibration`` measures the prices.
 
     Example:
-        >>> work = Work(products=2e9, scores=1e7, numbers=0, reads=0, tiles=0, calls=9)
-        >>> round(predict(work, Work(4e-11, 1e-9, 3e-9, 0, 0, 1e-5, starts=1e-4)), 6)
+        >>> work = Work(2e9, scores=1e7, numbers=0, reads=0, tiles=0, calls=9, starts=1)
+        >>> round(predict(work, Work(4e-11, 1e-9, 3e-9, 0, 0, 1e-5, 1e-4)), 6)
         0.09019
     """
     return sum(part * price for part, price in zip(work, prices, strict=True))
@@ -595,3 +597,43 @@ def influence_spread(window: int, layers: int) -> float:
     """
     window = check_radius(window)
     return math.sqrt(check_count("layers", layers, least=0) * window * (window + 1) / 3)
+
+
+def cache_bytes(
+    pattern: Pattern,
+    n: int,
+    d: int,
+    kv_heads: int = 1,
+    *,
+    layers: int = 1,
+    bytes_per_number: int = 2,
+) -> int:
+    """Memory of the keys and values that must be kept of n tokens, of one text.
+
+    2 * layers * kv_heads * d numbers for each token kept: all n of them, or, once there
+    are more, the sinks and the window. A ``RollingCache`` holds as many when its window
+    is full, and up to twice as many while it grows.
+
+    Args:
+        pattern: A causal pattern, that of all these layers.
+        n: Tokens so far.
+        d: Width of a key, and of a value, of one head.
+        kv_heads: Heads of keys; fewer than those of queries where these share them.
+        layers: How many layers have this pattern.
+        bytes_per_number: 2 in half precision.
+
+    Raises:
+        TypeError, ValueError: If a number is none or too small, or the pattern looks
+            ahead.
+
+    Example:
+        >>> from attn_tutorial.patterns import causal
+        >>> window = local(4095) & causal()
+        >>> cache_bytes(window, 32_768, d=128, kv_heads=8, layers=32) // 2**20
+        512
+    """
+    met, n = causal_needs(pattern), check_count("n", n, least=0)
+    kept = min(n, met.sinks + max(met.back, 0) + 1)
+    size = check_count("d", d, least=1) * check_count("kv_heads", kv_heads, least=1)
+    size *= check_count("bytes_per_number", bytes_per_number, least=1)
+    return 2 * check_count("layers", layers, least=1) * size * kept

@@ -22,6 +22,7 @@ __all__ = [
     "git_revision",
     "software",
     "system",
+    "user_cache",
     "utc",
     "vector_instructions",
     "version",
@@ -38,6 +39,11 @@ def software() -> dict[str, Any]:
         "revision": revision,
         "dirty": dirty,
     }
+
+
+def user_cache() -> Path:
+    """The folder for what an installed package measures on the reader's machine."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", __package__)
 
 
 def utc(seconds: float) -> str:

@@ -5,10 +5,12 @@ import torch
 from cache_splits import MOST, adjacent, blocks, dilated, left, near, split
 
 import attn_tutorial as at
-from attn_tutorial import cache as module
+from attn_tutorial import lookback
 from attn_tutorial import patterns as P
-from attn_tutorial.cache import RollingCache, cache_bytes, needs
+from attn_tutorial.cache import RollingCache
+from attn_tutorial.cost import cache_bytes
 from attn_tutorial.instruments.memory import LiveMemory
+from attn_tutorial.lookback import needs
 
 SINKS = "(prefix 4 | local 16) & causal"
 
@@ -559,5 +561,5 @@ def test_moved_patterns_are_the_old_ones_further_on():
         pattern = P.parse(text)
         whole = at.dense_mask(pattern, 15)
         for base in range(10):
-            part = at.dense_mask(module.moved(pattern, base), 15 - base)
+            part = at.dense_mask(lookback.moved(pattern, base), 15 - base)
             assert torch.equal(part, whole[base:, base:]), (text, base)

@@ -93,14 +93,14 @@ def test_prices_are_found_again():
 
 
 def test_no_price_is_negative_even_if_the_times_would_like_it():
-    works = [Work(1, 0, 0, 0, 0, 0), Work(2, 1, 0, 0, 0, 0), Work(3, 2, 0, 0, 0, 0)]
+    works = [Work(*parts, 0, 0, 0, 0, 1) for parts in ((1, 0), (2, 1), (3, 2))]
     found = calibration.fitted(works, [3.0, 5.0, 7.0])
     assert min(found) >= 0
 
 
 def test_a_machine_is_written_and_read(tmp_path):
     case = Case("local", 4096, 64)
-    machine = Machine({kind(case): Work(5e-11, 1e-9, 3e-9, 0, 0, 0)}, {"torch": "2"})
+    machine = Machine({kind(case): Work(5e-11, 1e-9, 3e-9, 0, 0, 0, 0)}, {"torch": "2"})
     machine.write(tmp_path / "here" / "machine.json")
     again = Machine.read(tmp_path / "here" / "machine.json")
     assert again == machine and again.predict(case) == machine.predict(case)
@@ -109,7 +109,7 @@ def test_a_machine_is_written_and_read(tmp_path):
 
 
 def test_a_judgement_uses_no_calibration_case_and_is_recorded(monkeypatch):
-    prices = Work(5e-11, 1e-9, 3e-9, 0, 0, 0, starts=0)
+    prices = Work(5e-11, 1e-9, 3e-9, 0, 0, 0, 0)
     kinds = [
         f"{routine} {dtype} {direction}"
         for routine in ("tiled", "full")
@@ -147,7 +147,7 @@ def test_calibration_times_every_kind_and_predicts(monkeypatch):
 
 
 def test_the_command_line_predicts_once_calibrated(monkeypatch, tmp_path, capsys):
-    price = Work(5e-11, 1e-9, 3e-9, 0, 0, 0, starts=0)
+    price = Work(5e-11, 1e-9, 3e-9, 0, 0, 0, 0)
     kinds = ("tiled float32 forward", "full float32 forward")
     machine = Machine(dict.fromkeys(kinds, price), {})
     monkeypatch.setattr(calibration, "HERE", tmp_path / "machine.json")

@@ -23,6 +23,8 @@ EQUATIONS = {
     "online",
     "gradients",
     "cache",
+    "lookback",
+    "runs",
 }
 # What each room may import beside itself; the root's equations count as one room.
 ABOVE = {

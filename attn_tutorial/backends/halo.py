@@ -144,6 +144,7 @@ def join_run(x: Tensor, received: Tensor, halo: Halo) -> Tensor:
 
 
 def counts(parts: tuple[range, ...]) -> list[int]:
+    """How many tokens each part has."""
     return [len(part) for part in parts]
 
 

@@ -106,23 +106,15 @@ def begun(
     life: Life,
 ) -> dict:
     """A record without cases, or the one that is to be continued."""
-    known = record.provenance(device, clock.name)
     if out and out.exists():
-        data = read(out).data
+        data, known = read(out).data, record.provenance(device, clock.name)
         if any(data["provenance"][key] != known[key] for key in SAME):
             sys.exit(f"{out} is of another machine or revision: choose another file")
         if data["settings"] != asdict(settings):
             sys.exit(f"{out} was begun with other settings: choose another file")
         return data
     life.tell("the machine's limits")
-    return {
-        "schema": record.SCHEMA_VERSION,
-        "suite": suite,
-        "settings": asdict(settings),
-        "provenance": known,
-        "ceilings": measure.ceilings(settings, clock, device, life.tell),
-        "cases": [],
-    }
+    return measure.new_record(suite, settings, clock, device, life.tell)
 
 
 def opened(name: str) -> Records:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
 import random
 import statistics
 import time
@@ -34,8 +33,7 @@ from attn_tutorial.tiled import Slab, slab_scores
 
 __all__ = ["HERE", "Judged", "Machine", "calibrate", "judge", "work_of"]
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-HERE = CACHE / "attn_tutorial" / "machine.json"
+HERE = provenance.user_cache() / "machine.json"
 DTYPES = ("float32", "bfloat16")
 CPU = torch.device("cpu")
 
@@ -51,13 +49,13 @@ def work_of(case: Case) -> Work:
     numbers = heads * case.n * d
     if case.mechanism == "full":
         pairs = heads * cost.kept_pairs(case.pattern, case.n)
-        return Work(pairs * d, pairs, numbers, numbers, heads, 1)
+        return Work(pairs * d, pairs, numbers, numbers, heads, 1, 1)
     slabs = list(slabs_of(case))
     pairs = heads * sum(slab.count * slab.rows * slab.keys for slab in slabs)
     keys = heads * sum(slab.count * slab.keys for slab in slabs)
     tiles = heads * sum(slab.count for slab in slabs)
     calls = sum(map(backward_calls(case), slabs)) if case.backward else len(slabs)
-    return Work(pairs * d, pairs, numbers, keys * d, tiles, calls)
+    return Work(pairs * d, pairs, numbers, keys * d, tiles, calls, 1)
 
 
 def slabs_of(case: Case) -> Iterator[Slab]:
@@ -217,7 +215,7 @@ def fitted(works: list[Work], seconds: list[float]) -> Work:
     """Prices, none below zero, whose relative errors have the least squares.
 
     Example:
-        >>> works = [Work(*parts, 0, 0, 0, 0, 0) for parts in ((1, 0), (2, 1), (1, 2))]
+        >>> works = [Work(*parts, 0, 0, 0, 0, 1) for parts in ((1, 0), (2, 1), (1, 2))]
         >>> [round(price, 9) for price in fitted(works, [3.0, 7.0, 5.0])][:3]
         [3.0, 1.0, 0.0]
     """
@@ -326,7 +324,7 @@ def answer(machine: Machine, case: Case) -> str:
 
     Example:
         >>> kinds = ("tiled float32 forward", "full float32 forward")
-        >>> price = Work(5e-11, 1e-9, 3e-9, 0, 0, 0, starts=0)
+        >>> price = Work(5e-11, 1e-9, 3e-9, 0, 0, 0, 0)
         >>> machine = Machine(dict.fromkeys(kinds, price), {})
         >>> print(answer(machine, Case("local", 65536, 256)))
         local, n = 65536, w = 256: forward: 1.37 s

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ import torch
 from attn_tutorial.benchmark import clocks, measure, record
 from attn_tutorial.benchmark.cases import Case, Plan
 from attn_tutorial.benchmark.contenders import CONTENDERS
+from attn_tutorial.benchmark.protocol import Settings
 
 __all__ = ["PUBLISHED", "DeviceLost", "main", "plans", "run", "tiny"]
 
@@ -163,7 +164,7 @@ def run(
         DeviceLost: If after an error nothing works any more on the device.
     """
     until, took, done = time.monotonic() + seconds, 0.0, 0
-    settings = measure.Settings(rounds, rounds, budget=5.0, limit=10.0, repeats=0)
+    settings = Settings(rounds, rounds, budget=5.0, limit=10.0, repeats=0)
     data = begun(out / "gpu-1.json", settings, device)
     for number, plan in enumerate(left_over(chosen, data, out), 1):
         start = time.monotonic()
@@ -195,7 +196,7 @@ def failures(out: Path) -> list[str]:
 
 
 def measured(
-    plan: Plan, data: dict, out: Path, settings: measure.Settings, device: str
+    plan: Plan, data: dict, out: Path, settings: Settings, device: str
 ) -> bool:
     """Measure a case and write it; whether that went well."""
     clock = clocks.clock_for(device)
@@ -236,21 +237,14 @@ def validate_where_possible(data: dict) -> None:
     record.validate(data)
 
 
-def begun(path: Path, settings: measure.Settings, device: str) -> dict:
+def begun(path: Path, settings: Settings, device: str) -> dict:
     """The record that a folder holds, or one without cases."""
     from attn_tutorial.benchmark.load import read
 
     if path.exists():
         return read(path).data
     clock = clocks.clock_for(device)
-    return {
-        "schema": record.SCHEMA_VERSION,
-        "suite": "gpu",
-        "settings": asdict(settings),
-        "provenance": record.provenance(device, clock.name),
-        "ceilings": measure.ceilings(settings, clock, device),
-        "cases": [],
-    }
+    return measure.new_record("gpu", settings, clock, device)
 
 
 def let_the_interpreter_compete() -> None:

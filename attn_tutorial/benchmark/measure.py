@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import attn_tutorial as at
-from attn_tutorial.benchmark import clocks, protocol
+from attn_tutorial.benchmark import clocks, protocol, record
 from attn_tutorial.benchmark.cases import Case, Plan
 from attn_tutorial.benchmark.contenders import CONTENDERS, Contender, Unavailable
 from attn_tutorial.benchmark.protocol import MATMUL, Settings, Tell, silent
@@ -26,6 +26,7 @@ __all__ = [
     "ceilings",
     "largest_error",
     "measure_case",
+    "new_record",
     "peaks_in_child",
     "work",
 ]
@@ -283,6 +284,24 @@ def large_copy(dtype: str, device: str) -> tuple[Callable, int]:
     source = torch.ones(numbers, dtype=getattr(torch, dtype), device=device)
     target = torch.empty_like(source)
     return lambda: target.copy_(source), 2 * source.nbytes
+
+
+def new_record(
+    suite: str,
+    settings: Settings,
+    clock: clocks.Clock,
+    device: str,
+    tell: Tell = silent,
+) -> dict:
+    """A record without cases: how and where, and the machine's limits."""
+    return {
+        "schema": record.SCHEMA_VERSION,
+        "suite": suite,
+        "settings": asdict(settings),
+        "provenance": record.provenance(device, clock.name),
+        "ceilings": ceilings(settings, clock, device, tell),
+        "cases": [],
+    }
 
 
 def ceilings(

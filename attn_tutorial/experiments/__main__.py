@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +13,11 @@ from attn_tutorial.checks import check_count
 from attn_tutorial.experiments.records import FOLDER, INSTALLED, Runs, load
 from attn_tutorial.experiments.registry import EXPERIMENTS
 from attn_tutorial.experiments.runner import run_experiment
+from attn_tutorial.provenance import user_cache
 
 __all__ = ["main"]
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-BUILT = CACHE / "attn_tutorial" if INSTALLED else FOLDER.parents[2] / "_build"
+BUILT = user_cache() if INSTALLED else FOLDER.parents[2] / "_build"
 QUICK_FOLDER = BUILT / "experiments"
 
 

@@ -71,6 +71,7 @@ def without_first(weights: Tensor, skip: int | None) -> Tensor:
 
 
 def skipped(weights: Tensor, skip: int | None) -> int:
+    """How many first queries are left out: `skip`, or half of them if causal."""
     n = weights.shape[-1]
     if skip is None:
         return 0 if weights.triu(1).any() else n // 2

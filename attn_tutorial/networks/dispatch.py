@@ -9,10 +9,9 @@ from torch import Tensor
 from attn_tutorial import patterns
 from attn_tutorial.checks import check_first, check_key_keep, check_qkv
 from attn_tutorial.dense import attention
-from attn_tutorial.local import local_attention
 from attn_tutorial.patterns import Pattern, check_length, dense_mask, run
-from attn_tutorial.sparse import sparse_attention
-from attn_tutorial.tiled import rows_for, tiled_attention
+from attn_tutorial.runs import has_own_routine, run_attention
+from attn_tutorial.tiled import rows_for
 
 __all__ = ["pattern_attention"]
 
@@ -60,19 +59,11 @@ def pattern_attention(
         return (_masked_attention if pattern else _plain_attention)(q, k, v, keep)
     first = check_first(first, q.shape[-2], k.shape[-2])
     check_length(pattern, q.shape[-2], k.shape[-2], first)
-    core, causal = _without_causal(pattern)
-    by_head = key_keep
-    if key_keep is not None and key_keep.ndim > 1:
-        by_head = key_keep.unsqueeze(-2)
-    options = {"first": first, "key_keep": by_head}
-    if core.name == "local":
-        return local_attention(q, k, v, core["window"], causal=causal, **options)
-    if core.name == "adjacent_blocks":
-        size = core["block_size"]
-        return sparse_attention(q, k, v, block_size=size, causal=causal, **options)
-    if _is_narrow(pattern, q.shape[-2], k.shape[-2], first):
-        scale = q.shape[-1] ** -0.5
-        return tiled_attention(q, k, v, (), pattern, scale=scale, **options)
+    if has_own_routine(pattern) or _is_narrow(pattern, q.shape[-2], k.shape[-2], first):
+        by_head = key_keep
+        if key_keep is not None and key_keep.ndim > 1:
+            by_head = key_keep.unsqueeze(-2)
+        return run_attention(q, k, v, pattern, first=first, key_keep=by_head)
     return _masked_attention(q, k, v, keep_mask(q, k, pattern, key_keep, first))
 
 
@@ -122,16 +113,6 @@ def _fused_attention(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> Te
 def _shares(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether all heads of q share one head of keys and values."""
     return q.shape[-3] > 1 == k.shape[-3] == v.shape[-3]
-
-
-def _without_causal(pattern: Pattern) -> tuple[Pattern, bool]:
-    """Split ``p & causal()`` into (p, True); any other p into (p, False)."""
-    if pattern.name != "intersection" or len(pattern.parts) != 2:
-        return pattern, False
-    first, second = pattern.parts
-    if first == patterns.causal():
-        return second, True
-    return (first, True) if second == patterns.causal() else (pattern, False)
 
 
 def keep_mask(

@@ -222,6 +222,7 @@ def _mlp(d_model: int) -> nn.Sequential:
 
 
 def zero(linear: nn.Linear) -> None:
+    """Set weight and bias to 0, so that the layer adds nothing at first."""
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)
 

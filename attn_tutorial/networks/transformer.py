@@ -199,6 +199,7 @@ def _check_positions(positions: bool | str) -> str:
 def embed_tokens(
     embedding: nn.Embedding, tokens: Tensor, *, positions: bool = True, first: int = 0
 ) -> Tensor:
+    """Vectors of tokens (..., n), and of their positions from `first` on if wanted."""
     x = embedding(tokens)
     if not positions:
         return x
