@@ -1299,16 +1299,52 @@ def test_two_revisions_are_timed_in_turn(clone, monkeypatch, capsys):
         __main__.main(["compare", "--base", "HEAD"])
     head, *lines, last = capsys.readouterr().out.splitlines()
     assert head.split() == "case here base ratio peak here peak base".split()
-    assert len(lines) == len(TINY)
-    for case, text in zip(TINY, lines, strict=True):
+    first, again = lines[:2], lines[3:]
+    looked = [case for case, text in zip(TINY, first, strict=True) if "slow" in text]
+    assert lines[2:3] == ["Again, 21 rounds, in new processes:"] * bool(looked)
+    for case, text in zip(TINY + looked, first + again, strict=True):
         form = (
             r" +[\d.]+ ms +[\d.]+ ms  [\d.]+ \([\d.]+ to [\d.]+\) +[\d.]+ MB +[\d.]+ MB"
         )
         assert re.fullmatch(re.escape(str(case)) + form + "(  slower)?", text)
-    slower = sum("slower" in text for text in lines)
+    slower = sum("slower" in text for text in again)
     assert last == f"{slower} of 2 cases slower than 1.05 times HEAD."
     assert stopped.value.code == (1 if slower else 0)
     assert len(worktrees(clone)) == 1, "the temporary worktree is gone"
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_only_what_is_slower_twice_counts(clone, monkeypatch, twice):
+    asked = []
+
+    def time_revisions(here, base, cases, rounds):
+        asked.append((list(cases), rounds))
+        ratio = 1.2 if twice or len(asked) == 1 else 1.0
+        for case in cases:
+            own = ratio if case == TINY[1] else 1.0
+            yield revisions.Change(case, [own] * rounds, [1.0] * rounds)
+
+    monkeypatch.setattr(revisions, "time_revisions", time_revisions)
+    said = []
+    assert revisions.compare("HEAD", TINY, say=said.append) == twice
+    assert asked == [(TINY, 7), ([TINY[1]], 21)]
+    assert said[-1] == f"{int(twice)} of 2 cases slower than 1.05 times HEAD."
+
+
+def test_the_checkouts_take_turns_at_going_first():
+    class Timer:
+        def __init__(self, name):
+            self.name = name
+
+        def ask(self, case, calls):
+            asked.append(self.name)
+            return self.name
+
+    asked, timers = [], [Timer("here"), Timer("base")]
+    for last_first in (0, 1):
+        said = revisions.in_turn(timers, TINY[0], 1, last_first)
+        assert said == ["here", "base"]
+    assert asked == ["here", "base", "base", "here"]
 
 
 def test_each_revision_runs_its_own_code(clone):
