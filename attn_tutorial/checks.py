@@ -182,7 +182,9 @@ def _check_like(name: str, x: Tensor, q: Tensor) -> None:
 def _leading(q: Tensor, k: Tensor, v: Tensor) -> tuple[int, ...]:
     shape = tuple(q.shape[:-2])
     for name, x in (("k", k), ("v", v)):
-        other = x.shape[:-2]
+        other = tuple(x.shape[:-2])
+        if other == shape:  # the common case, in no time
+            continue
         pairs = list(zip(shape, other, strict=False))
         if len(other) != len(shape) or any(
             a != b and 1 not in (a, b) for a, b in pairs

@@ -15,6 +15,7 @@ operators of their own, so that ``torch.compile`` and ``torch.export`` take each
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -520,6 +521,11 @@ class TiledGradients(torch.autograd.Function):
     def vmap(info, in_dims: tuple, *inputs) -> tuple:
         """torch.vmap: the new dimension is one more leading dimension."""
         return _apply_batched(TiledGradients, info.batch_size, in_dims, inputs)
+
+
+# Autograd asks for the signature at every call; making it takes 30 microseconds.
+for function in (TiledAttention.forward, TiledGradients.forward):
+    function.__signature__ = inspect.signature(function)
 
 
 def chosen(function: type, *tensors: Tensor | None) -> Callable:
