@@ -64,7 +64,7 @@ class Change:
 
     Attributes:
         case: What was computed.
-        here: Seconds of a call in the working tree, round by round.
+        here: Seconds of a call in the working tree, the median of each round.
         base: Seconds of a call in the other revision, in the same rounds.
         peaks: Peak bytes above the inputs, here and in the other; None if unknown.
     """
@@ -194,7 +194,7 @@ class Worker:
             raise Refused(f"{self.folder} has no attn_tutorial: {package} was imported")
 
     def ask(self, case: Case, calls: int) -> Any:
-        """Seconds of a call over some calls; bytes at its peak if `calls` is 0."""
+        """Median seconds of some calls; bytes at the peak of one if `calls` is 0."""
         request = {"case": asdict(case), "calls": calls}
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
