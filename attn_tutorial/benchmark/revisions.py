@@ -4,8 +4,10 @@
 
 Two processes live through the whole run, one for each checkout. A case goes to one and
 then to the other, round after round, so that whatever else the computer does hits both
-alike, and each round has a ratio of its own. Two more processes, in which the C library
-hands large blocks back to the system, measure memory.
+alike, and each round has a ratio of its own. In these processes the C library keeps
+what was freed: otherwise it hands memory back at each call or at none, as it happens to
+lie, and a call takes up to a quarter longer where the system must clear pages for it.
+Two more processes, in which large blocks are always handed back, measure memory.
 
 On a computer that is not quiet a few of 32 cases look slower by chance, others each
 time. So a case that does is measured again, with `AGAIN` times the rounds and in new
@@ -43,6 +45,13 @@ ROOT = Path(__file__).resolve().parents[2]
 CHILD = Path(__file__).with_name("child.py")
 LIMIT = 1.05  # slower than this by the median is a regression
 LEAST = 0.3  # seconds that the calls of a round take at least
+# What the C library does with freed memory, for times and for peaks.
+KEEPING = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "MALLOC_TRIM_THRESHOLD_": str(2**40),
+    "MALLOC_TOP_PAD_": str(2**26),
+}
+THRIFTY = {"MALLOC_MMAP_THRESHOLD_": str(2**16)}
 AGAIN = 3  # times the rounds for a case that looked slower
 
 GRID = [
@@ -220,12 +229,11 @@ def time_revisions(
     here: Path, base: Path, cases: Iterable[Case], rounds: int
 ) -> Iterator[Change]:
     """Time cases in two checkouts in turn: here, base, base, here, here, base, ..."""
-    thrifty = {"MALLOC_MMAP_THRESHOLD_": "65536"}
     with contextlib.ExitStack() as stack:
-        timers = [stack.enter_context(Worker(folder)) for folder in (here, base)]
-        scales = [
-            stack.enter_context(Worker(folder, **thrifty)) for folder in (here, base)
-        ]
+        timers, scales = (
+            [stack.enter_context(Worker(folder, **memory)) for folder in (here, base)]
+            for memory in (KEEPING, THRIFTY)
+        )
         for case in cases:
             warm = [max(timer.ask(case, 1), timer.ask(case, 1)) for timer in timers]
             calls = math.ceil(LEAST / max(*warm, 1e-6))
