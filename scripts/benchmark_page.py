@@ -1,4 +1,4 @@
-"""Write the recorded runs into book/benchmarks.md, from book/data/benchmarks.
+"""Write the recorded runs and predictions into book/benchmarks.md, from book/data.
 
 python scripts/benchmark_page.py            # write the page
 python scripts/benchmark_page.py --check    # exit 1 if it is stale
@@ -9,25 +9,43 @@ import sys
 from pathlib import Path
 
 from attn_tutorial import benchmark
+from attn_tutorial.benchmark import calibration
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "book" / "benchmarks.md"
-PART = re.compile(r"(<!-- runs: [^\n]*-->\n).*?(<!-- end of runs -->)", re.DOTALL)
 HEAD = (
     "| Run | Started (UTC) | Revision | Threads | Seconds by | Cases | Least calls "
-    "| Budget of a case | Of two calls | Of three | Disturbed cases | Scattered |"
+    "| Budget of a case | Results repeated | Disturbed cases | Scattered results |"
 )
 NO_GPU = "There are no records of a GPU yet.\n"
 
 
 def page(text: str) -> str:
-    """The page with the runs as they are in the folder now."""
+    """The page with the runs and the predictions as they are in the folders now."""
     names = benchmark.devices()
     parts = [part(name, benchmark.load(name)) for name in names]
     if not any(kind(benchmark.load(name)) == "cuda" for name in names):
         parts.append(NO_GPU)
-    runs = "\n".join(parts)
-    return PART.sub(lambda found: f"{found[1]}\n{runs}\n{found[2]}", text)
+    text = filled(text, "runs", "\n".join(parts))
+    return filled(text, "predictions", predictions("cpu"))
+
+
+def filled(text: str, name: str, inside: str) -> str:
+    """The text with something else between the two comments of a name."""
+    between = rf"(?s)(<!-- {name}: [^\n]*-->\n).*?(<!-- end of {name} -->)"
+    return re.sub(between, lambda found: f"{found[1]}\n{inside}\n{found[2]}", text)
+
+
+def predictions(name: str) -> str:
+    """How far the stored predictions of a machine were off, and the ten worst."""
+    machine, judged = calibration.recorded(name)
+    facts = machine.facts
+    where = (
+        f"Calibrated and judged on {facts['name']}, {facts['threads']} thread, "
+        f"PyTorch {facts['torch']}, revision `{facts['revision'][:10]}`, "
+        f"{facts['started'][:10]}. The cases with the largest errors:\n"
+    )
+    return "\n".join([where, "```text", calibration.table(judged), "```", ""])
 
 
 def kind(records: benchmark.Records) -> str:
@@ -37,12 +55,12 @@ def kind(records: benchmark.Records) -> str:
 
 def part(name: str, records: benchmark.Records) -> str:
     """One device: its software, its runs, and what they found."""
-    lines = [f"### `{name}`", "", facts(records), "", HEAD, "|---" * 12 + "|"]
+    lines = [f"### `{name}`", "", facts(records), "", HEAD, "|---" * 11 + "|"]
     lines += [row(record) for record in records]
     lines += ["", calls(records), "", *doubts(records)]
     lines += ["", "Median over the runs, with the lowest and the highest:", ""]
-    found = "\n\n".join([benchmark.limits(records), *benchmark.findings(records)])
-    return "\n".join([*lines, "```text", found, "```", ""])
+    found = [benchmark.limits(records), *benchmark.findings(records)]
+    return "\n".join([*lines, *(f"{one.markdown()}\n" for one in found)])
 
 
 def facts(records: benchmark.Records) -> str:
@@ -75,37 +93,28 @@ def row(record: benchmark.Record) -> str:
         len(record.data["cases"]),
         record.data["settings"]["least"],
         f"{record.data['settings']['budget']} s",
-        f"{share_of_calls(record, 2):.0%}",
-        f"{share_of_calls(record, 3):.0%}",
         *marked(record),
     ]
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def marked(record: benchmark.Record) -> list[str | int]:
-    """How many cases are marked as disturbed, and how many results as scattered."""
-    if not all("disturbance" in entry for entry in record.data["cases"]):
-        return ["not recorded", "not recorded"]
+def marked(record: benchmark.Record) -> list[int]:
+    """What was measured again, and what is marked: as disturbed, as scattered."""
+    again = sum(x.tries > 1 for x in record.results)
     disturbed = {x.case for x in record.results if x.disturbed}
-    return [len(disturbed), sum(x.scattered for x in record.results)]
-
-
-def share_of_calls(record: benchmark.Record, count: int) -> float:
-    """The share of a run's medians that are medians of so many calls."""
-    return sum(x.rounds == count for x in record.results) / len(record.results)
+    return [again, len(disturbed), sum(x.scattered for x in record.results)]
 
 
 def calls(records: benchmark.Records) -> str:
-    """How many calls stand behind the medians, in words."""
+    """What the columns mean, in words."""
     settings = [record.data["settings"] for record in records]
     same = all(each == settings[0] for each in settings)
     first = "" if same else "The runs were measured with different settings. "
     return first + (
         "The columns say how many calls a contender got at least, how long the rounds "
-        "of a case went on, and which share of the medians are medians of two or of "
-        "three calls. A median of two calls is their mean, and one stalled call moves "
-        "it as far as it likes. The last two count what the protocol marks: cases that "
-        "other processes disturbed, and results whose rounds spread too far."
+        "of a case went on, how many results were measured again, and what "
+        "is marked after that: cases that other processes disturbed, and results "
+        "whose rounds spread too far."
     )
 
 

@@ -168,5 +168,10 @@ def test_the_command_line_judges(monkeypatch, tmp_path, capsys):
     Machine({}, {"torch": "2"}).write(calibration.HERE)
     main(["judge", "--out", str(tmp_path / "judged.json")])
     assert "1 cases: median error 50.0%" in capsys.readouterr().out
+    monkeypatch.setattr(calibration, "FOLDERS", (tmp_path / "none", tmp_path))
+    machine = Machine({}, {"torch": "2"})
+    assert calibration.recorded("judged") == (machine, judged)
+    with pytest.raises(LookupError, match="name must be .*, got 'unjudged'"):
+        calibration.recorded("unjudged")
     stored = json.loads((tmp_path / "judged.json").read_text())
     assert stored["cases"][0]["measured"] == 2.0 and stored["facts"] == {"torch": "2"}

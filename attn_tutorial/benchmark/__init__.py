@@ -15,6 +15,7 @@ recorded with the reason. Trust the ratios within a case more than the seconds.
 """
 
 from attn_tutorial.benchmark.cases import SWEEPS, Case, Plan, suite
+from attn_tutorial.benchmark.conclusions import Finding, findings, limits
 from attn_tutorial.benchmark.load import (
     Record,
     Records,
@@ -25,11 +26,12 @@ from attn_tutorial.benchmark.load import (
     read,
 )
 from attn_tutorial.benchmark.record import validate
-from attn_tutorial.benchmark.report import compare, findings, limits, show, table
+from attn_tutorial.benchmark.report import compare, show, table
 
 __all__ = [
     "SWEEPS",
     "Case",
+    "Finding",
     "Plan",
     "Record",
     "Records",

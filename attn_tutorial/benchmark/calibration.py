@@ -31,8 +31,20 @@ from attn_tutorial.local import window_tile
 from attn_tutorial.sparse import block_tiles
 from attn_tutorial.tiled import Slab, slab_scores
 
-__all__ = ["HERE", "Judged", "Machine", "calibrate", "judge", "work_of"]
+__all__ = [
+    "FOLDERS",
+    "HERE",
+    "Judged",
+    "Machine",
+    "calibrate",
+    "judge",
+    "recorded",
+    "work_of",
+]
 
+# In a checkout the judgements are part of the book; an installed package has a copy.
+BESIDE = Path(__file__).resolve().parent
+FOLDERS = (BESIDE.parents[1] / "book/data/predictions", BESIDE / "predicted")
 HERE = provenance.user_cache() / "machine.json"
 DTYPES = ("float32", "bfloat16")
 CPU = torch.device("cpu")
@@ -352,3 +364,17 @@ def record(machine: Machine, judged: list[Judged]) -> dict:
     ]
     prices = {name: list(price) for name, price in machine.prices.items()}
     return {"facts": machine.facts, "prices": prices, "cases": cases}
+
+
+def recorded(name: str = "cpu") -> tuple[Machine, list[Judged]]:
+    """A stored judgement: a machine's prices, and what was predicted with them.
+
+    Raises:
+        LookupError: If there is none of that name.
+    """
+    for path in (folder / f"{name}.json" for folder in FOLDERS):
+        if path.exists():
+            cases = json.loads(path.read_text())["cases"]
+            judged = [Judged(Case(**one.pop("case")), **one) for one in cases]
+            return Machine.read(path), judged
+    raise LookupError(f"name must be that of a stored judgement, got {name!r}")

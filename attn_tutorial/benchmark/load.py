@@ -56,6 +56,10 @@ class Spread(NamedTuple):
             raise LookupError("no run has this measurement")
         return cls(statistics.median(values), min(values), max(values), len(values))
 
+    def __truediv__(self, unit: float) -> Spread:
+        """The same in another unit."""
+        return Spread(*(value / unit for value in self[:3]), self.runs)
+
     def __format__(self, spec: str) -> str:
         """Format as `median (low to high)`; as the median where all look the same."""
         middle, low, high = (format(value, spec or ".3g") for value in self[:3])
@@ -86,6 +90,7 @@ class Result:
         spread: Interquartile range over median; None where it was not recorded.
         scattered: Whether that is beyond the protocol's limit, even when repeated.
         disturbed: Whether other processes or the host took too much of the case.
+        tries: How often its rounds were measured, for either reason.
     """
 
     run: str
@@ -104,6 +109,7 @@ class Result:
     spread: float | None = None
     scattered: bool = False
     disturbed: bool = False
+    tries: int = 1
 
     @property
     def rate(self) -> float:
@@ -173,6 +179,7 @@ class Record:
             spread=found.get("spread"),
             scattered=found.get("scattered", False),
             disturbed=entry.get("disturbance", {}).get("disturbed", False),
+            tries=max(x.get("tries", 1) for x in (found, entry.get("disturbance", {}))),
             **{key: found[key] for key in same},
         )
 

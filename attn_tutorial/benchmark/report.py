@@ -1,27 +1,27 @@
-"""Records as text: tables, ratios, and what follows from them."""
+"""Records as text: where they come from, each case, and what follows from all."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from attn_tutorial.benchmark.cases import FLEX, PATTERNS, Case
-from attn_tutorial.benchmark.load import Record, Records, Spread
+from attn_tutorial.benchmark.cases import Case
+from attn_tutorial.benchmark.conclusions import OURS, findings, flex_by_time, limits
+from attn_tutorial.benchmark.load import Record, Records
 from attn_tutorial.benchmark.protocol import RUNS
 
-__all__ = ["compare", "findings", "limits", "show", "table"]
+__all__ = ["compare", "show", "table"]
 
-OURS = "tiled"
 MARKS = ("disturbed", "scattered")  # attributes of a result
 
 
 def show(records: Records, tables: bool = True) -> str:
     """All that the records say: provenance, limits, tables, findings."""
-    parts = [origins(records), protocol(records), limits(records)]
+    parts = [origins(records), protocol(records), str(limits(records))]
     if tables:
         told: set[tuple[str, str]] = set()
         parts += [table(records, case, told) for case in records.cases]
-    return "\n\n".join([*parts, "Findings", *findings(records)])
+    return "\n\n".join([*parts, "Findings", *map(str, findings(records))])
 
 
 def origins(records: Records) -> str:
@@ -112,21 +112,6 @@ def disturbed(record: Record, case: Case) -> str:
     return f"disturbed, {record.name}: {case} ({shares})"
 
 
-def limits(records: Records) -> str:
-    """The machine's own limits."""
-    lines = ["Limits of the machine, measured in the same runs"]
-    for dtype in records[0].data["ceilings"] if records else ():
-        rate = scaled(records.ceiling("matmul", dtype), 1e9)
-        copied = scaled(records.ceiling("copy", dtype), 1e9)
-        lines.append(f"  {dtype:9} matmul {rate:.1f} GFLOP/s, copy {copied:.1f} GB/s")
-    return "\n".join(lines)
-
-
-def scaled(spread: Spread, unit: float) -> Spread:
-    """The same in another unit."""
-    return Spread(*(x / unit for x in spread[:3]), spread.runs)
-
-
 # One case
 
 
@@ -166,28 +151,22 @@ def full_beside(records: Records, case: Case) -> list[str]:
     other = records.beside(FULL, case)
     if other in (None, case):
         return []
-    seconds = scaled(records.seconds(FULL, other), 1e-3)
+    seconds = records.seconds(FULL, other) / 1e-3
     return [f"  {FULL:17} {seconds:.4g} ms, in the case: {other}"]
-
-
-def flex_by_time(records: Records, case: Case) -> list[str]:
-    """FlexAttention's block sizes that ran, the fastest first."""
-    sizes = [n for n in records.names if n in FLEX and records.of(n, case)]
-    return sorted(sizes, key=lambda name: records.seconds(name, case).median)
 
 
 def line(records: Records, name: str, case: Case) -> str:
     """One contender: time, share of matmul, tile tax, ratio to ours, memory, error."""
     result = records.of(name, case)[0]
     parts = [
-        f"{name:17} {scaled(records.seconds(name, case), 1e-3):.4g} ms",
-        f"{scaled(records.share(name, case), 1e-2):.3g} % of matmul",
+        f"{name:17} {records.seconds(name, case) / 1e-3:.4g} ms",
+        f"{records.share(name, case) / 1e-2:.3g} % of matmul",
         f"executes {result.tile_tax:.3g}x the useful FLOPs",
     ]
     if name != OURS and records.of(OURS, case):
         parts.append(f"{records.ratio(name, OURS, case):.3g}x {OURS}")
     if result.peak_bytes is not None:
-        parts.append(f"peak {scaled(records.peak_bytes(name, case), 1e6):.4g} MB")
+        parts.append(f"peak {records.peak_bytes(name, case) / 1e6:.4g} MB")
     parts.append(f"error {result.largest_error:.0e}")
     best, *others = flex_by_time(records, case) or [""]
     if name == best and others:
@@ -206,145 +185,6 @@ def missing(records: Records, case: Case) -> dict[str, str]:
         except LookupError:
             continue
     return {n: why for n, why in reasons.items() if not records.of(n, case)}
-
-
-# Findings
-
-
-def findings(records: Records) -> list[str]:
-    """What follows from the records: one paragraph each, median and range over runs."""
-    parts = (slopes, crossovers, ratios, shares, memory)
-    texts = ("\n".join(part(records)) for part in parts)
-    return [text for text in texts if "\n" in text]
-
-
-def lines_of(records: Records) -> Iterator[Case]:
-    """The length sweeps' lines: pattern, pass and dtype at w = b = 128."""
-    for dtype in ("float32", "bfloat16"):
-        for mechanism, causal in PATTERNS:
-            for backward in (False, True):
-                line = Case(mechanism, 0, 128, causal, backward, dtype=dtype)
-                if len(records.series(OURS, line)) > 2:
-                    yield line
-
-
-def heading(case: Case) -> str:
-    """A line of the length sweep in words."""
-    work = "forward + backward" if case.backward else "forward"
-    size = "b = 128" if case.mechanism == "blocks" else "w = 128"
-    causal = ", causal" if case.causal else ""
-    dtype = "" if case.dtype == "float32" else f", {case.dtype}"
-    return f"{case.mechanism}, {size}{causal}, {work}{dtype}"
-
-
-LONG = 2048  # from here on the cost of starting operations hardly counts
-
-
-def slopes(records: Records) -> Iterator[str]:
-    """Exponents of time against n."""
-    yield f"Time grows as n^p; p fitted from n = {LONG} on:"
-    for case in lines_of(records):
-        for name in records.names:
-            found = attempt(lambda n=name, c=case: records.slope(n, c, least=LONG))
-            if found:
-                yield f"  {heading(case)}: {name}: {found:.3f}"
-
-
-def crossovers(records: Records) -> Iterator[str]:
-    """Lengths from which ours is faster."""
-    yield f"Length from which {OURS} is faster (interpolated between measured lengths):"
-    for case in lines_of(records):
-        for name in records.names:
-            if name in (OURS, "matmul"):
-                continue
-            found = attempt(lambda n=name, c=case: records.crossover(n, OURS, c))
-            if found:
-                least = min(records.series(name, case))
-                always = " (shortest length measured)" if found.high <= least else ""
-                yield f"  {heading(case)}: than {name}: n = {found:.0f}{always}"
-
-
-def ratios(records: Records) -> Iterator[str]:
-    """Time of each other contender over ours, over all the cases of a kind."""
-    yield f"Time of others over the time of {OURS}, lowest to highest case of the grid:"
-    for title, cases in kinds(records):
-        for name in [*records.names, "best flex"]:
-            if name in (OURS, "matmul"):
-                continue
-            found = [r for case in cases if (r := ratio_to_ours(records, name, case))]
-            if found:
-                low, high = min(r.median for r in found), max(r.median for r in found)
-                worst = min(r.low for r in found)
-                label = best_label(records, cases) if name == "best flex" else name
-                yield (
-                    f"  {title}: {label}: {low:.2f}x to {high:.2f}x "
-                    f"in {len(found)} cases (lowest single run {worst:.2f}x)"
-                )
-
-
-def kinds(records: Records) -> Iterator[tuple[str, list[Case]]]:
-    """The grid's cases by mechanism, causality and pass."""
-    grid = records.swept("grid")
-    for mechanism, causal in PATTERNS:
-        for backward in (False, True):
-            kind = [c for c in grid if (c.mechanism, c.causal, c.backward) == (
-                mechanism, causal, backward)]  # fmt: skip
-            work = "forward + backward" if backward else "forward"
-            yield f"{mechanism}{', causal' if causal else ''}, {work}", kind
-
-
-def ratio_to_ours(records: Records, name: str, case: Case) -> Spread | None:
-    """Time over ours; "best flex" is the fastest block size of FlexAttention."""
-    if name == "best flex":
-        name = next(iter(flex_by_time(records, case)), name)
-    return attempt(lambda: records.ratio(name, OURS, case))
-
-
-def best_label(records: Records, cases: list[Case]) -> str:
-    """Says which block sizes were the fastest of FlexAttention in some cases."""
-    fastest = {name for case in cases for name in flex_by_time(records, case)[:1]}
-    sizes = " or ".join(name.split()[1] for name in FLEX if name in fastest)
-    return f"best flex (blocks of {sizes})"
-
-
-def shares(records: Records) -> Iterator[str]:
-    """Useful rate of ours as a share of the matrix product's, by size."""
-    yield f"Useful rate of {OURS} as a share of matmul, lowest to highest in the grid:"
-    for title, cases in kinds(records):
-        for size in sorted({case.size for case in cases}):
-            same = [c for c in cases if c.size == size and records.of(OURS, c)]
-            found = [scaled(records.share(OURS, case), 1e-2) for case in same]
-            if found:
-                low, high = min(s.median for s in found), max(s.median for s in found)
-                worst = min(s.low for s in found)
-                letter = "b" if "blocks" in title else "w"
-                yield (
-                    f"  {title}, {letter} = {size}: {low:.0f} to {high:.0f} % of matmul"
-                    f" (lowest single run {worst:.0f} %)"
-                )
-
-
-def memory(records: Records) -> Iterator[str]:
-    """Peak memory above the inputs, in tensors of the size of q and in bytes."""
-    yield "Peak memory above the inputs:"
-    for case in records.cases:
-        for name in records.names:
-            found = attempt(lambda n=name, c=case: records.peak_bytes(n, c))
-            if found:
-                tensors = scaled(found, case.tensor_bytes)
-                unit, letter = (1e9, "G") if found.median >= 1e9 else (1e6, "M")
-                yield (
-                    f"  {case}: {name}: {tensors:.3g} tensors of the size of q, "
-                    f"{scaled(found, unit):.3g} {letter}B"
-                )
-
-
-def attempt(measure: Callable[[], Spread]) -> Spread | None:
-    """The value, or None where the records do not have it."""
-    try:
-        return measure()
-    except LookupError:
-        return None
 
 
 # Two sets of records
