@@ -169,8 +169,9 @@ MUTANTS = [
         "promote_types(x.dtype, torch.float32)",
         "promote_types(x.dtype, x.dtype)",
     ),
-    Mutant("tiled", "multiplies_half(q) and not plan.with_lse", "multiplies_half(q)"),
-    Mutant("tiled", "x.dtype == torch.bfloat16 and", "x.dtype != torch.float64 and"),
+    Mutant("tiled", "not plan.with_lse and multiplies_half", "multiplies_half"),
+    Mutant("tiled", "x.dtype != torch.bfloat16 or", "x.dtype == torch.float64 or"),
+    Mutant("tiled", "and keys <= 512", "or keys <= 512"),
     Mutant("tiled", "slab.tiles(dq[:, head]).copy_(tiles[3])", "pass"),
     Mutant("cost", "part * price for part", "part + price for part"),
     # positions, sides, shared heads

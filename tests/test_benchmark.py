@@ -128,8 +128,9 @@ def test_the_full_suite_covers_what_is_promised(device):
             assert on_line(known, dataclasses.replace(forward, backward=True)) >= {
                 512, 2048, 4096}  # fmt: skip
             assert Case("local", 4096, 128, causal, True, 8, 128, dtype) in known
-    sizes = {case.size for case in known if case.n == 16384}
-    assert sizes == {64, 128, 256, 512, 1024, 4096}
+    n, largest = (16384, {4096}) if device == "cuda" else (8192, set())
+    sizes = {case.size for case in known if case.n == n}
+    assert sizes == {64, 128, 256, 512, 1024} | largest
     assert {case.d for case in known} == {64, 128}
     assert any(plan.memory for plan in plans)
     for size in (64, 128, 512):
@@ -145,9 +146,10 @@ def on_line(known, line):
 def test_every_causal_window_has_full_attention_in_its_table():
     plans = benchmark.suite("full")
     full = {blind(p.case) for p in plans if "sdpa full" in p.contenders}
-    causal = {p.case for p in plans if p.case.causal and p.case.dtype == "float32"}
-    assert len(causal) > 20
-    assert all(blind(case) in full for case in causal)
+    causal = {p.case for p in plans if p.case.causal and p.case.d == 64}
+    told = {x for x in causal if x.n <= (4096 if x.backward else 8192)}
+    assert len(told) > 20
+    assert all(blind(case) in full for case in told)
 
 
 def blind(case):
@@ -160,7 +162,7 @@ def test_a_run_of_one_core_takes_a_quarter_of_an_hour_by_the_records():
     estimate = Estimate(known, Settings(), "cpu")
     assert 300 < estimate.suite(benchmark.suite("full")) <= 900
     assert estimate.suite(benchmark.suite("quick")) <= 120
-    one = Plan(Case("local", 16384, 128), contenders=("tiled", "sdpa full", "natten"))
+    one = Plan(Case("local", 8192, 128), contenders=("tiled", "sdpa full", "natten"))
     calls = estimate.calls(one)
     assert list(calls) == ["tiled", "sdpa full"], "natten is in no record"
     assert calls["tiled"] == known.seconds("tiled", one.case).median
@@ -178,10 +180,11 @@ def test_what_is_not_recorded_is_estimated_from_its_operations():
 
 
 def test_a_case_on_two_sweeps_is_measured_once_by_all_who_compete():
-    case = Case("local", 16384, 128)
+    case = Case("local", 8192, 128)
     plan = next(p for p in benchmark.suite("full") if p.case == case)
-    assert set(plan.sweeps) == {"length", "size", "grid", "memory"}
-    assert {"sdpa full", "flex 32", "tiled"} <= set(plan.contenders) and plan.memory
+    assert set(plan.sweeps) == {"length", "size", "grid"}
+    assert {"sdpa full", "flex 32", "tiled"} <= set(plan.contenders)
+    assert len(set(plan.contenders)) == len(plan.contenders)
 
 
 def test_plans_of_one_case_can_be_joined():
@@ -1139,7 +1142,7 @@ def test_the_best_block_size_of_flexattention_is_named():
     assert [x.split(",")[0][:9].strip() for x in lines if "best block" in x] == [
         "flex 64"
     ]
-    assert "best flex (blocks of 64): 2.00x to 2.00x" in report.show(runs)
+    assert "best flex (blocks of 64)  2.00x   2.00x" in report.show(runs)
 
 
 def test_records_of_two_versions_of_pytorch_can_be_compared():

@@ -34,7 +34,7 @@ def errors(found, exact):
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("gain", [1, 3, 10])
 def test_errors_are_no_larger_than_those_of_pytorch(monkeypatch, gain, dtype, native):
-    monkeypatch.setattr(tiled, "has_bfloat16", lambda: native)
+    monkeypatch.setattr(tiled, "computes", lambda name: native)
     inputs, grad = problem(gain, dtype)
     keep = at.dense_mask(local(20) & causal(), 300)
     doubles = [x.detach().double().requires_grad_() for x in inputs]
@@ -56,20 +56,24 @@ def test_results_have_the_dtype_of_the_inputs_and_the_log_sum_exp_its_digits(dty
     torch.testing.assert_close(lse.double(), exact, rtol=1e-6, atol=1e-6)
 
 
-def test_bfloat16_is_handed_on_only_where_the_cpu_multiplies_it(monkeypatch):
+@pytest.mark.parametrize("able", ["", "avx512_bf16", "amx_bf16"])
+def test_bfloat16_is_handed_on_only_where_the_cpu_multiplies_it(monkeypatch, able):
     seen = []
     fused = F.scaled_dot_product_attention
 
-    def spy(q, *arguments, **options):
-        seen.append(q.dtype)
-        return fused(q, *arguments, **options)
+    def spy(q, k, *arguments, **options):
+        seen.append((q.dtype, k.shape[-2] > 512))
+        return fused(q, k, *arguments, **options)
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
+    monkeypatch.setattr(tiled, "computes", lambda name: name == able)
     for dtype in HALF:
-        for able in (False, True):
-            monkeypatch.setattr(tiled, "has_bfloat16", lambda able=able: able)
-            q = torch.randn(1, 40, 8).to(dtype)
-            at.local_attention(q, q, q, 3)
-            expected = dtype if able and dtype == torch.bfloat16 else torch.float32
-            assert set(seen) == {expected}
+        for window in (3, 300):
+            q = torch.randn(1, 700, 8).to(dtype)
+            at.local_attention(q, q, q, window)
+            for found, long in seen:
+                handed = able == "amx_bf16" or (able == "avx512_bf16" and not long)
+                as_given = handed and dtype == torch.bfloat16
+                assert found == (dtype if as_given else torch.float32)
+            assert (window == 300) == any(long for _, long in seen)
             seen.clear()

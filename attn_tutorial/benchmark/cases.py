@@ -200,12 +200,13 @@ def at_length(case: Case) -> tuple[str, ...]:
     if n > 16384:
         few = windows or (n == 65536 and blocks)
         return ("tiled",) if few and not backward else ()
-    if (n == 8192 and blocks) or (n == 16384 and case.causal and backward):
+    if n == 16384 and case.causal and backward:
         return ()
-    names = ("tiled",) if n == 8192 or (n > 4096 and backward) else ("tiled", *PACKAGES)
+    names = ("tiled",) if n > 4096 and backward else ("tiled", *PACKAGES)
     if n in (4096, 16384) and not windows:
         names += (best_flex(case),)
-    if not blocks and n <= (8192 if backward else 16384):
+    longest = 4096 if backward else 8192
+    if not blocks and n <= longest:
         names += ("sdpa full",)
     return names + two_sided(n, backward) if windows else names
 
@@ -213,13 +214,13 @@ def at_length(case: Case) -> tuple[str, ...]:
 def two_sided(n: int, backward: bool) -> tuple[str, ...]:
     """Who else meets windows to both sides on a CPU."""
     if backward:
-        return ("sdpa + mask", "masked dense") if n == 2048 else ()
+        return ("sdpa + mask",) if n == 2048 else ()
     names = ("flex 128",) if n > 512 else ()
     names += ("flex 32",) if n == 2048 else ()
     names += ("flex 128 partial",) if n == 4096 else ()
-    names += ("sdpa + mask",) if n <= 8192 else ()
-    names += ("masked dense",) if n <= 4096 else ()
-    return names + (("loop",) if n <= 2048 else ())
+    names += ("sdpa + mask",) if n <= 4096 else ()
+    names += ("masked dense",) if n in (1024, 4096) else ()
+    return names + (("loop",) if n == 1024 else ())
 
 
 def best_flex(case: Case) -> str:
@@ -234,12 +235,12 @@ def best_flex(case: Case) -> str:
 
 
 def size_sweep(device: str) -> Iterator[Plan]:
-    """Time against w and b, 64 to 4096, at n = 16,384."""
-    dtype = usual_dtype(device)
-    for size in (64, 128, 256, 512, 1024, 4096):
+    """Time against w and b at one length: 8192 on a CPU, 16,384 on a GPU."""
+    dtype, n = usual_dtype(device), 8192 if device == "cpu" else 16384
+    for size in (64, 128, 256, 512, 1024, *((4096,) if device == "cuda" else ())):
         for mechanism, causal in PATTERNS:
             for backward in BOTH:
-                case = Case(mechanism, 16384, size, causal, backward, dtype=dtype)
+                case = Case(mechanism, n, size, causal, backward, dtype=dtype)
                 names = at_size(case) if device == "cpu" else (*FAST, *FLEX)
                 if names:
                     yield Plan(case, contenders=names)
@@ -251,19 +252,17 @@ def at_size(case: Case) -> tuple[str, ...]:
     if case.backward:
         few = case.size == 64 or (case.size == 256 and windows)
         return ("tiled",) if few and not case.causal else ()
-    if case.size >= 1024:
-        rest = ("flex 128",) if case.size == 4096 else ()
-        return ("tiled", *rest) if case.size == 1024 or windows else ()
     if not windows:
         return ("tiled", best_flex(case)) if case.size == 64 else ("tiled",)
-    names = FLEX if case.size == 256 else ("flex 32", "flex 128")
-    return ("tiled", *names, *(("local-attention",) if case.size == 64 else ()))
+    few = ("flex 128",) if case.size > 256 else ("flex 32", "flex 128")
+    flex = FLEX if case.size == 256 else few
+    return ("tiled", *flex, *(("local-attention",) if case.size <= 256 else ()))
 
 
 def grid_sweep(device: str) -> Iterator[Plan]:
     """Fast routines and the packages that people install, on a grid of n and size."""
     dtype = usual_dtype(device)
-    for n in (4096, 16384, 65536):
+    for n in (4096, 8192) if device == "cpu" else (4096, 16384, 65536):
         for size in (64, 128, 256, 512):
             for mechanism, causal in PATTERNS:
                 for backward in BOTH:
@@ -275,16 +274,15 @@ def grid_sweep(device: str) -> Iterator[Plan]:
 
 def at_grid(case: Case) -> tuple[str, ...]:
     """Who competes in the grid on a CPU: all at 4096, above it who does elsewhere."""
-    if case.n == 16384 and case.size == 128:
-        return at_length(case)
-    if case.n == 16384:
-        return at_size(case)
-    if case.n > 16384 or case.size == 256:
+    if case.n == 8192:
+        return at_length(case) if case.size == 128 else at_size(case)
+    if case.size == 256:
         return ()
     names = ("tiled", best_flex(case))
     names += PACKAGES if case.size < 512 else ()
     names += FLEX if case.size == 128 and not case.causal else ()
-    return (*names, "sdpa full") if case.causal else names
+    full = case.causal and (case.size == 128 or not case.backward)
+    return (*names, "sdpa full") if full else names
 
 
 def bfloat16_sweep(device: str) -> Iterator[Plan]:
@@ -309,7 +307,8 @@ def shape_sweep(device: str) -> Iterator[Plan]:
             for backward in BOTH:
                 case = Case("local", 4096, 128, causal, backward, d=128, dtype=dtype)
                 flex = () if causal else ("flex 128",)
-                yield Plan(case, contenders=(*LEAN, *flex, "sdpa full"))
+                full = () if backward else ("sdpa full",)
+                yield Plan(case, contenders=(*LEAN, *flex, *full))
 
 
 def memory_sweep(device: str) -> Iterator[Plan]:
@@ -327,10 +326,12 @@ def crossing_sweep(device: str) -> Iterator[Plan]:
     for n in (512, 1024, 2048, 4096):
         for share in (8, 4, 2, 1):
             for backward in BOTH:
-                if device != "cuda" and backward and (share == 1 or n // share > 1024):
+                wide = share == 1 or n // share > 512 or n == 4096
+                if device != "cuda" and backward and wide:
                     continue  # seconds a call, and the verdict is known at half of n
                 case = Case("local", n, n // share, backward=backward, dtype=dtype)
-                yield Plan(case, contenders=(*LEAN, "sdpa full"))
+                flex = ("flex 128",) if (n, share, backward) == (4096, 4, False) else ()
+                yield Plan(case, contenders=(*LEAN, "sdpa full", *flex))
 
 
 SWEEPS: dict[str, Callable[[str], Iterator[Plan]]] = {
