@@ -1058,7 +1058,7 @@ def test_show_prints_limits_tables_and_findings():
     line = "local, w = 128, forward"
     assert [line, "sdpa full", "2.000"] in rows
     assert [line, "sdpa full", "1500 (1000 to 2000)"] in rows
-    assert ["local, forward", "sdpa full", "2.73x", "2.73x", "1", "2.73x"] in rows
+    assert ["local, forward", "sdpa full", "2.73x", "2.73x", "1", "2.05x"] in rows
     assert ["local, n = 512, w = 128: forward", "tiled", "0.0488", "0.0512 MB"] in rows
     assert "Findings" in report.show(RUNS, tables=False)
     assert "n = 512, w = 128: forward\n" not in report.show(RUNS, tables=False)
