@@ -214,13 +214,13 @@ def at_length(case: Case) -> tuple[str, ...]:
 def two_sided(n: int, backward: bool) -> tuple[str, ...]:
     """Who else meets windows to both sides on a CPU."""
     if backward:
-        return ("sdpa + mask",) if n == 2048 else ()
+        return ("sdpa + mask", "masked dense") if n == 2048 else ()
     names = ("flex 128",) if n > 512 else ()
     names += ("flex 32",) if n == 2048 else ()
     names += ("flex 128 partial",) if n == 4096 else ()
     names += ("sdpa + mask",) if n <= 4096 else ()
-    names += ("masked dense",) if n in (1024, 4096) else ()
-    return names + (("loop",) if n == 1024 else ())
+    names += ("masked dense",) if n <= 4096 else ()
+    return names + (("loop",) if n <= 2048 else ())
 
 
 def best_flex(case: Case) -> str:
@@ -254,7 +254,7 @@ def at_size(case: Case) -> tuple[str, ...]:
         return ("tiled",) if few and not case.causal else ()
     if not windows:
         return ("tiled", best_flex(case)) if case.size == 64 else ("tiled",)
-    few = ("flex 128",) if case.size > 256 else ("flex 32", "flex 128")
+    few = ("flex 32", "flex 128") if case.size < 1024 else ()
     flex = FLEX if case.size == 256 else few
     return ("tiled", *flex, *(("local-attention",) if case.size <= 256 else ()))
 
