@@ -611,7 +611,7 @@ def cache_bytes(
 ) -> int:
     """Memory of the keys and values that must be kept of n tokens, of one text.
 
-    Eq. (21): 2 * layers * kv_heads * d numbers for each token kept. Kept are all n, or,
+    Eq. (22): 2 * layers * kv_heads * d numbers for each token kept. Kept are all n, or,
     once there are more, the sinks and the window. A ``RollingCache`` holds as many when
     its window is full, and up to twice as many while it grows.
 
@@ -643,7 +643,7 @@ def cache_bytes(
 def decode_intensity(heads: int, kv_heads: int, bytes_per_number: int = 2) -> float:
     """FLOPs for each byte of the cache that a step of decoding reads.
 
-    Eq. (22): 4 d k h operations with k keys of width d, against 2 d k h_kv s bytes,
+    Eq. (21): 4 d k h operations with k keys of width d, against 2 d k h_kv s bytes,
     which is 2 h / (h_kv s). The text, the window and the width drop out; sharing heads
     of keys is what changes it. The query and the output are left out: one token's.
 

@@ -246,7 +246,7 @@ def test_slots_hold_the_sinks_and_the_last_tokens(text):
             assert min(row) >= -1
 
 
-@pytest.mark.equation(21)
+@pytest.mark.equation(22)
 @pytest.mark.parametrize("text", ["local 16,0", SINKS, "blocks 7 & causal", "causal"])
 def test_the_formula_of_the_bytes_is_what_is_held(text):
     pattern, cache = P.parse(text), RollingCache(P.parse(text))

@@ -421,7 +421,7 @@ def test_grid_pairs_refuses_what_is_no_single_run():
 # A step of decoding
 
 
-@pytest.mark.equation(22)
+@pytest.mark.equation(21)
 @pytest.mark.parametrize(("heads", "kv_heads"), [(1, 1), (8, 8), (8, 2), (12, 1)])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
 def test_a_step_does_so_many_operations_a_byte(heads, kv_heads, dtype):
