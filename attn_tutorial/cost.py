@@ -643,14 +643,14 @@ def cache_bytes(
 def decode_intensity(heads: int, kv_heads: int, bytes_per_number: int = 2) -> float:
     """FLOPs for each byte of the cache that a step of decoding reads.
 
-    Eq. (21): 4 d k h operations with k keys of width d, against 2 d k h_kv s bytes,
-    which is 2 h / (h_kv s). The text, the window and the width drop out; sharing heads
+    Eq. (21): 4 d k h operations with k keys of width d, against 2 d k h_kv b bytes,
+    which is 2 h / (h_kv b). The text, the window and the width drop out; sharing heads
     of keys is what changes it. The query and the output are left out: one token's.
 
     Args:
         heads: Heads of queries, h.
         kv_heads: Heads of keys and values, h_kv.
-        bytes_per_number: s, 2 in half precision.
+        bytes_per_number: b, 2 in half precision.
 
     Raises:
         TypeError, ValueError: If a number is none or too small, or kv_heads does not

@@ -7,9 +7,9 @@ from attn_tutorial.conventions import from_config
 from attn_tutorial.cost import cache_bytes
 from attn_tutorial.patterns import blocks, causal, local
 
-transformers = pytest.importorskip(
-    "transformers", reason="transformers is not installed"
-)
+pytest.importorskip("transformers", reason="transformers is not installed")
+import transformers
+
 from tests.real_models import model_of, width_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
