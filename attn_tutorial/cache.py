@@ -94,7 +94,7 @@ class RollingCache:
 
     @property
     def positions(self) -> Tensor:
-        """The position that each slot holds, on the CPU, (..., slots); -1: none."""
+        """The position that each slot holds, or -1, on the CPU; shape (..., slots)."""
         held = self._held(self._lengths[:, None]).clamp(min=-1)
         return held.view(*self.lengths.shape, held.shape[-1])
 
