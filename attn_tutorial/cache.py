@@ -93,6 +93,12 @@ class RollingCache:
         return self._lengths.clone().view(shape)
 
     @property
+    def positions(self) -> Tensor:
+        """The position that each slot holds, or -1, on the CPU; shape (..., slots)."""
+        held = self._held(self._lengths[:, None]).clamp(min=-1)
+        return held.view(*self.lengths.shape, held.shape[-1])
+
+    @property
     def bytes(self) -> int:
         """Memory of the keys and values."""
         return self._k.nbytes + self._v.nbytes

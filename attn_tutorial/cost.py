@@ -29,6 +29,7 @@ __all__ = [
     "cache_bytes",
     "computed_pairs",
     "crossover_length",
+    "decode_intensity",
     "flops",
     "grid_pairs",
     "grid_tax",
@@ -610,9 +611,9 @@ def cache_bytes(
 ) -> int:
     """Memory of the keys and values that must be kept of n tokens, of one text.
 
-    2 * layers * kv_heads * d numbers for each token kept: all n of them, or, once there
-    are more, the sinks and the window. A ``RollingCache`` holds as many when its window
-    is full, and up to twice as many while it grows.
+    Eq. (22): 2 * layers * kv_heads * d numbers for each token kept. Kept are all n, or,
+    once there are more, the sinks and the window. A ``RollingCache`` holds as many when
+    its window is full, and up to twice as many while it grows.
 
     Args:
         pattern: A causal pattern, that of all these layers.
@@ -637,3 +638,31 @@ def cache_bytes(
     size = check_count("d", d, least=1) * check_count("kv_heads", kv_heads, least=1)
     size *= check_count("bytes_per_number", bytes_per_number, least=1)
     return 2 * check_count("layers", layers, least=1) * size * kept
+
+
+def decode_intensity(heads: int, kv_heads: int, bytes_per_number: int = 2) -> float:
+    """FLOPs for each byte of the cache that a step of decoding reads.
+
+    Eq. (21): 4 d k h operations with k keys of width d, against 2 d k h_kv b bytes,
+    which is 2 h / (h_kv b). The text, the window and the width drop out; sharing heads
+    of keys is what changes it. The query and the output are left out: one token's.
+
+    Args:
+        heads: Heads of queries, h.
+        kv_heads: Heads of keys and values, h_kv.
+        bytes_per_number: b, 2 in half precision.
+
+    Raises:
+        TypeError, ValueError: If a number is none or too small, or kv_heads does not
+            divide heads.
+
+    Example:
+        >>> decode_intensity(heads=32, kv_heads=8)
+        4.0
+    """
+    heads = check_count("heads", heads, least=1)
+    kv_heads = check_count("kv_heads", kv_heads, least=1)
+    if heads % kv_heads:
+        raise ValueError(f"kv_heads must divide heads={heads}, got {kv_heads}")
+    size = check_count("bytes_per_number", bytes_per_number, least=1)
+    return 2 * heads / (kv_heads * size)

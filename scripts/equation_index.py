@@ -41,6 +41,8 @@ NAMES = {
     18: "Bytes without a window",
     19: "Tile tax on a grid",
     20: "Bytes of a schedule of tiles",
+    21: "Intensity of a step of decoding",
+    22: "Bytes of a cache",
 }
 
 LABEL = re.compile(r"Eq\. \((\d+)\)(?:: (.+?)(?:\n\n|$))?", re.DOTALL)

@@ -28,9 +28,8 @@ METADATA = {
 
 def clean_cell(cell) -> None:
     """Keep only what is the same in every run."""
-    kept = {
-        key: cell.metadata[key] for key in ("tags", "mystnb") if key in cell.metadata
-    }
+    names = ("tags", "jupyter", "mystnb")
+    kept = {key: cell.metadata[key] for key in names if key in cell.metadata}
     cell.metadata = nbformat.from_dict(kept)
     for output in cell.get("outputs", []):
         data = output.get("data", {})

@@ -230,6 +230,24 @@ def test_memory_is_constant_over_ten_thousand_tokens():
 
 
 @pytest.mark.parametrize("text", ["local 16,0", SINKS, "blocks 7 & causal", "causal"])
+def test_slots_hold_the_sinks_and_the_last_tokens(text):
+    cache = RollingCache(P.parse(text))
+    assert cache.positions.shape == (0, 0)
+    lengths = torch.zeros(2, dtype=torch.long)
+    for new in ([3, 1], [1, 1], [30, 0], [1, 1], [5, 40], [1, 1]):
+        cache.attend(*tokens(max(new)), new)
+        lengths += torch.tensor(new)
+        assert cache.positions.shape == (2, cache.bytes // (2 * 2 * 2 * 8 * 8))
+        for row, length in zip(cache.positions.tolist(), lengths.tolist(), strict=True):
+            first = set(range(min(cache.sinks, length)))
+            last = range(max(0, length - min(cache.window, length)), length)
+            held = [place for place in row if place >= 0]
+            assert set(held) == first | set(last) and len(held) == len(set(held))
+            assert min(row) >= -1
+
+
+@pytest.mark.equation(22)
+@pytest.mark.parametrize("text", ["local 16,0", SINKS, "blocks 7 & causal", "causal"])
 def test_the_formula_of_the_bytes_is_what_is_held(text):
     pattern, cache = P.parse(text), RollingCache(P.parse(text))
     for n in range(1, 60):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 
 import attn_tutorial as at
 from attn_tutorial import cost
@@ -415,3 +416,37 @@ def test_grid_pairs_refuses_what_is_no_single_run():
         cost.grid_pairs(local(2), 16, 0, 4)
     with pytest.raises(TypeError, match="columns"):
         cost.grid_pairs(local(2), 16, 4, 2.0)
+
+
+# A step of decoding
+
+
+@pytest.mark.equation(21)
+@pytest.mark.parametrize(("heads", "kv_heads"), [(1, 1), (8, 8), (8, 2), (12, 1)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_a_step_does_so_many_operations_a_byte(heads, kv_heads, dtype):
+    n, d = 50, 16
+    q = torch.ones(kv_heads, heads // kv_heads, d, dtype=dtype)
+    k, v = torch.ones(2, kv_heads, n, d, dtype=dtype)
+    with FlopCounterMode(display=False) as counter:
+        (q @ k.mT).softmax(-1) @ v
+    read = k.nbytes + v.nbytes
+    assert read == cost.cache_bytes(
+        causal(), n, d, kv_heads, bytes_per_number=k.itemsize
+    )
+    intensity = cost.decode_intensity(heads, kv_heads, k.itemsize)
+    assert counter.get_total_flops() / read == intensity
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((8, 3), "kv_heads must divide heads=8, got 3"),
+        ((0, 1), "heads must be at least 1"),
+        ((8, 0), "kv_heads must be at least 1"),
+        ((8, 8, 0), "bytes_per_number must be at least 1"),
+    ],
+)
+def test_the_intensity_of_no_heads_is_refused(sizes, message):
+    with pytest.raises(ValueError, match=message):
+        cost.decode_intensity(*sizes)

@@ -37,6 +37,7 @@ SVG_FRAMES = [
     explore.shades([[0.0, 1.0], [0.5, 0.25]], alt="A & B", title="<two> by two"),
     explore.mask(band(5, 1), alt="A & B", title="<five>"),
     explore.chart({"a<b": ([1, 2, 3], [1, 4, 9])}, alt="A & B", mark=(2, 4, "<2>")),
+    explore.boxes({"<slot>": range(20), "b": ["<", ""]}, alt="A & B", title="<two>"),
 ]
 
 
@@ -53,6 +54,35 @@ def test_text_stays_legible_on_a_phone(frame):
     svg = parse(frame)
     width = float(svg.get("viewBox").split()[2])
     assert float(svg.get("font-size")) * min(1, 340 / width) >= 10
+
+
+def test_boxes_stand_beside_each_other_with_their_texts_and_marks():
+    rows = {"slot": [0, 1, 2], "holds": [6, "", 5]}
+    svg = parse(explore.boxes(rows, alt="A ring.", marked={"holds": {0, 2}}))
+    name = "{http://www.w3.org/2000/svg}"
+    drawn = list(svg.iter(f"{name}rect"))
+    assert [rect.get("fill") == KEPT for rect in drawn] == [False] * 3 + [
+        *[True, False, True],
+    ]
+    assert [rect.get("fill-opacity") for rect in drawn[3:]] == [None, "0", None]
+    places = [float(rect.get("x")) for rect in drawn[:3]]
+    assert places[1] - places[0] == places[2] - places[1] > float(drawn[0].get("width"))
+    texts = [text.text or "" for text in svg.iter(f"{name}text")]
+    assert texts == ["slot", "0", "1", "2", "holds", "6", "", "5"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "marked", "message"),
+    [
+        ({}, {}, "rows must hold at least one box"),
+        ({"slot": []}, {}, "rows must hold at least one box"),
+        ({"slot": [1]}, {"slot": [1]}, r"marked names slot: \[1\], which has no box"),
+        ({"slot": [1]}, {"other": [0]}, "marked names other"),
+    ],
+)
+def test_boxes_that_are_not_there_are_refused(rows, marked, message):
+    with pytest.raises(ValueError, match=message):
+        explore.boxes(rows, alt="None.", marked=marked)
 
 
 @pytest.mark.parametrize("n, window", [(1, 0), (5, 0), (8, 2), (24, 3), (24, 23)])

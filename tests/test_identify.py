@@ -285,6 +285,12 @@ def test_words_and_values():
     assert set(found.values) < set(CONVENTIONS)
 
 
+def test_an_open_end_is_said_in_words_alone():
+    words = identify(lambda i, j: i - j < 8, 64).words
+    assert words.startswith("a query meets itself, 7 keys before it and all keys after")
+    assert str(P.FAR) not in words
+
+
 def test_words_of_a_long_text_say_how_much_was_compared():
     words = identify(P.local(40).keep, 5000).words
     assert "of the 25,000,000 pairs" in words and "all" not in words

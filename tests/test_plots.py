@@ -87,6 +87,21 @@ def test_masks_colour_each_kept_pair():
     assert int(cells.sum()) == int(band(7, 2).sum())
 
 
+def test_masks_stand_in_rows_and_nothing_where_there_is_none():
+    three = {f"w = {w}": band(6, w) for w in range(3)}
+    figure = plots.masks(three, title="t", alt="alt", cols=2)
+    grid = figure.axes[0].get_gridspec()
+    assert (grid.nrows, grid.ncols, len(figure.axes)) == (2, 2, 4)
+    assert [axes.get_title() for axes in figure.axes] == [*three, ""]
+    drawn = [int(axes.collections[0].get_array().sum()) for axes in figure.axes[:3]]
+    assert drawn == [int(keep.sum()) for keep in three.values()]
+    assert [axes.axison for axes in figure.axes] == [True] * 3 + [False]
+    one = plots.masks(three, title="t", alt="alt", cols=7)
+    assert one.axes[0].get_gridspec().ncols == 3
+    tall, low = (f.get_size_inches()[1] for f in (figure, one))
+    assert tall > 2 * low - 1
+
+
 def test_tile_tells_kept_from_wasted():
     figure = plots.tile(band(12, 2), (4, 8), (2, 10), title="t", alt="alt")
     shade = figure.axes[0].collections[0].get_array()

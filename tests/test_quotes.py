@@ -1,10 +1,10 @@
-"""Every measured quantity in the prose of the Speed and Quality chapters has a source.
+"""Every measured quantity in the prose of Speed, Quality and Practice has a source.
 
 A quantity is a number with a unit of time, memory, rate, or with x, times or percent:
-"0.12 s", "4.2 to 5.1x", "43 %", "three times". In the Quality chapters bits count too,
-and every number with a decimal point, such as an accuracy of 0.97. Headings, lists,
-tables and folded answers count; code and mathematics do not. Each quantity must be one
-of these:
+"0.12 s", "4.2 to 5.1x", "43 %", "three times". In the Quality and Practice chapters
+bits count too, and every number with a decimal point, such as an accuracy of 0.97.
+Headings, lists, tables and folded answers count; code and mathematics do not. Each
+quantity must be one of these:
 
 measured    printed with the same digits by a cell of the chapter that nbval compares
             (which computes it from records), or on the committed records by `show` of
@@ -37,9 +37,10 @@ from attn_tutorial.experiments.registry import EXPERIMENTS
 SPEED = ("from_masks_to_kernels", "scaling", "speed_clinic", "many_devices")
 QUALITY = ("does_sparsity_hurt", "choosing_a_window", "other_improvements",
            "looking_inside")  # fmt: skip
+PRACTICE = ("window_conventions", "decoding")
 CHAPTERS = [
     path
-    for name in (*SPEED, *QUALITY)
+    for name in (*SPEED, *QUALITY, *PRACTICE)
     if (path := ROOT / "notebooks" / f"{name}.ipynb").exists()
 ]
 
@@ -172,6 +173,8 @@ def chapter_faults(path, *more) -> list[str]:
     notebook.cells.extend(more)
     if path.stem in SPEED:
         return faults(notebook, shown())
+    if path.stem in PRACTICE:
+        return faults(notebook, families=QUANTITY | SCORES)
     return faults(notebook, reported(), QUANTITY | SCORES)
 
 

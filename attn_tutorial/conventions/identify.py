@@ -18,7 +18,7 @@ from attn_tutorial.checks import check_count
 from attn_tutorial.conventions.shapes import band, shape_of, words_of
 from attn_tutorial.conventions.table import CONVENTIONS
 from attn_tutorial.conventions.translate import convert
-from attn_tutorial.patterns import Pattern, dense_mask
+from attn_tutorial.patterns import FAR, Pattern, dense_mask
 
 __all__ = ["Identified", "identify"]
 
@@ -53,7 +53,10 @@ class Identified:
                 f"Unknown: no pattern of attn_tutorial fits positions below {self.n:,}"
             )
         share = "all" if self.places >= self.n**2 else f"{self.places:,} of the"
-        said = f"{self.pattern}: {words_of(self.pattern)}"
+        name = str(self.pattern)
+        said = words_of(self.pattern)
+        if str(FAR) not in name:  # as the text of an open end
+            said = f"{name}: {said}"
         checked = f"compared at {share} {self.n**2:,} pairs of positions"
         aligned = (
             f". Fewer queries than keys: {self.alignment}" if self.alignment else ""

@@ -20,6 +20,7 @@ from attn_tutorial.pictures.svg import (
 
 __all__ = [
     "Grid",
+    "box_row",
     "draw_below",
     "mask_rows",
     "say_counts",
@@ -179,6 +180,22 @@ def say_counts(kept: list[list[bool]], computed: list[list[bool]]) -> str:
     if made != some:
         return f"{made:,} of {pairs:,} pairs computed, {some:,} of them kept"
     return f"{some:,} of {pairs:,} pairs kept ({100 * some / pairs:.0f} %)"
+
+
+def box_row(x: float, y: float, size: float, texts: list[str], marked: set) -> str:
+    """Draw a row of boxes with a text in each; an empty text is an empty box."""
+    parts = []
+    for k, text in enumerate(texts):
+        ink = f'fill="{KEPT}"' if k in marked else 'fill="currentColor"'
+        ink += "" if k in marked else f' fill-opacity="{0.12 if text else 0}"'
+        place = f'x="{num(x + k * size + 1)}" y="{num(y + 1)}"'
+        side = f'width="{num(size - 2)}" height="{num(size - 2)}"'
+        line = 'stroke="currentColor" stroke-opacity=".4"'
+        parts.append(f"<rect {place} {side} {ink} {line}/>")
+        more = ' fill="#ffffff"' if k in marked else ""
+        middle = x + (k + 0.5) * size
+        parts.append(draw_label(middle, y + size / 2 + 5, text, more=more))
+    return "".join(parts)
 
 
 def draw_below(grid: Grid, total: str, hint: str) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 from attn_tutorial.pictures.frames import (
     Frame,
     beside,
+    boxes,
     caption,
     chart,
     mask,
@@ -33,6 +34,7 @@ __all__ = [
     "Frame",
     "Live",
     "beside",
+    "boxes",
     "caption",
     "chart",
     "explorer",

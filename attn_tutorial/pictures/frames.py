@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import html
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from attn_tutorial.pictures.axes import (
@@ -21,6 +21,7 @@ from attn_tutorial.pictures.axes import (
 )
 from attn_tutorial.pictures.cells import (
     Grid,
+    box_row,
     draw_below,
     mask_rows,
     say_counts,
@@ -35,9 +36,17 @@ from attn_tutorial.pictures.inputs import (
     curve_points,
     numbers,
 )
-from attn_tutorial.pictures.svg import WIDTH, Frame, cell_text, draw_heading, svg
+from attn_tutorial.pictures.svg import (
+    CHARACTER,
+    WIDTH,
+    Frame,
+    cell_text,
+    draw_heading,
+    draw_label,
+    svg,
+)
 
-__all__ = ["Frame", "beside", "caption", "chart", "mask", "shades", "table"]
+__all__ = ["Frame", "beside", "boxes", "caption", "chart", "mask", "shades", "table"]
 
 
 def shades(
@@ -228,6 +237,50 @@ def table(
         f"<tbody>{''.join(body)}</tbody></table></div>",
         caption,
     )
+
+
+def boxes(
+    rows: Mapping[str, Sequence[Any]],
+    *,
+    alt: str,
+    title: str = "",
+    marked: Mapping[str, Collection[int]] | None = None,
+) -> Frame:
+    """Draw rows of boxes with a text in each, such as the slots of a memory.
+
+    Args:
+        rows: Name -> texts of its boxes, short ones; an empty text is an empty box.
+        alt: What a sighted reader concludes, in one sentence.
+        title: The finding; empty for none.
+        marked: Name -> places of the boxes that are drawn in blue.
+
+    Returns:
+        An SVG frame.
+
+    Raises:
+        ValueError: If there is no box, or a mark names none.
+
+    Example:
+        >>> boxes({"slot": [0, 1], "holds": [2, ""]}, alt="Slot 1 is empty.")
+        Slot 1 is empty.
+    """
+    texts = {name: [str(text) for text in row] for name, row in rows.items()}
+    marks = {name: set(places) for name, places in (marked or {}).items()}
+    longest = max(map(len, texts.values()), default=0)
+    if not longest:
+        raise ValueError(f"rows must hold at least one box, got {dict(rows)}")
+    for name, places in marks.items():
+        if not places <= set(range(len(texts.get(name, ())))):
+            raise ValueError(f"marked names {name}: {sorted(places)}, which has no box")
+    left = 14 + CHARACTER * max(map(len, texts))
+    size = min(36.0, (WIDTH - left - 8) / longest)
+    heading, top = draw_heading(title, WIDTH / 2, WIDTH)
+    parts = [heading]
+    for k, (name, row) in enumerate(texts.items()):
+        y = top + 6 + k * (size + 8)
+        parts.append(draw_label(left - 6, y + size / 2 + 5, name, "end"))
+        parts.append(box_row(left, y, size, row, marks.get(name, set())))
+    return svg("".join(parts), WIDTH, top + 6 + len(texts) * (size + 8), alt)
 
 
 def beside(*frames: str) -> Frame:

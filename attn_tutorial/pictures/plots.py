@@ -356,6 +356,7 @@ def masks(
     ylabel: str = "query position i",
     height: float | None = None,
     width: float = 6.0,
+    cols: int | None = None,
 ) -> Picture:
     """Draw which keys each query keeps, one grid for each name, side by side.
 
@@ -367,6 +368,7 @@ def masks(
         ylabel: What the rows are.
         height: Inches; enough for square cells where None.
         width: Inches.
+        cols: Grids in a row; all where None.
 
     Returns:
         A picture.
@@ -375,21 +377,28 @@ def masks(
         TypeError: If a mask is no booleans but, say, 0 and -inf.
     """
     grids = {name: numpy.asarray(booleans(**{name: m})) for name, m in keeps.items()}
-    side = width / len(keeps)
-    tall = height or 0.85 * min(side, 4.5) + 1.15
-    figure, axes = picture(
-        alt, width=width, height=tall, cols=len(keeps), squeeze=False
-    )
-    colours = ListedColormap([COLORS["pale"], COLORS["blue"]])
-    for place, (name, cells) in zip(axes[0], grids.items(), strict=True):
-        place.pcolormesh(cells, cmap=colours, vmin=0, vmax=1, edgecolors="white")
-        place.set(title=name, aspect="equal", xlabel=xlabel)
-        place.invert_yaxis()
-        place.spines[:].set_visible(False)
-        _number_cells(place, cells.shape)
-    axes[0][0].set_ylabel(ylabel)
+    cols = min(cols or len(grids), len(grids))
+    rows = -(-len(grids) // cols)
+    tall = height or rows * 0.85 * min(width / cols, 4.5) + 1.15 + 0.75 * (rows - 1)
+    sizes = {"width": width, "height": tall, "rows": rows, "cols": cols}
+    figure, axes = picture(alt, **sizes, squeeze=False)
+    for place, (name, cells) in zip(axes.flat, grids.items(), strict=False):
+        _draw_mask(place, cells, name, xlabel)
+    for place in axes.flat[len(grids) :]:
+        place.set_axis_off()
+    for place in axes[:, 0]:
+        place.set_ylabel(ylabel)
     figure.suptitle(title)
     return figure
+
+
+def _draw_mask(place: Any, cells: numpy.ndarray, name: str, xlabel: str) -> None:
+    colours = ListedColormap([COLORS["pale"], COLORS["blue"]])
+    place.pcolormesh(cells, cmap=colours, vmin=0, vmax=1, edgecolors="white")
+    place.set(title=name, aspect="equal", xlabel=xlabel)
+    place.invert_yaxis()
+    place.spines[:].set_visible(False)
+    _number_cells(place, cells.shape)
 
 
 def _number_cells(axes: Any, shape: tuple[int, int]) -> None:
