@@ -480,18 +480,25 @@ def test_bad_arguments_are_refused():
             pass
 
 
+def pretend(monkeypatch, release):
+    """Transformers replaces its own module when it builds a model."""
+    monkeypatch.setattr(sys.modules["transformers"], "__version__", release)
+
+
 @pytest.mark.parametrize("release", ["5.22.9", "5.25.0", "6.0.0", "4.57.1"])
 def test_another_release_is_refused(monkeypatch, release):
-    monkeypatch.setattr(transformers, "__version__", release)
+    model = build("mistral")
+    pretend(monkeypatch, release)
     with pytest.raises(ImportError, match=f"got {release}: pip install"):
-        with hf.use(build("mistral")):
+        with hf.use(model):
             pass
 
 
 @pytest.mark.parametrize("release", ["5.23.0", "5.23.4", "5.24.0", "5.24.0.dev0"])
 def test_releases_that_were_checked_are_taken(monkeypatch, release):
-    monkeypatch.setattr(transformers, "__version__", release)
-    with hf.use(build("mistral")) as served:
+    model = build("mistral")
+    pretend(monkeypatch, release)
+    with hf.use(model) as served:
         assert str(served) == "No layer has attended yet."
 
 
