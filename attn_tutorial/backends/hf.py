@@ -32,7 +32,7 @@ from attn_tutorial.online import merge_attention
 from attn_tutorial.runs import run_attention
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    import transformers
 
 __all__ = ["Served", "use"]
 
@@ -68,7 +68,7 @@ REFUSED = {
 
 @contextmanager
 def use(
-    model: PreTrainedModel, window: int | tuple[int, int] | None = None
+    model: transformers.PreTrainedModel, window: int | tuple[int, int] | None = None
 ) -> Iterator[Served]:
     """Let a model of Transformers attend by this package, inside the block.
 
@@ -121,7 +121,9 @@ def _check_release() -> None:
         )
 
 
-def _check_model(model: PreTrainedModel, window: tuple[int, int] | None) -> None:
+def _check_model(
+    model: transformers.PreTrainedModel, window: tuple[int, int] | None
+) -> None:
     from transformers import PreTrainedModel
 
     if not isinstance(model, PreTrainedModel):
@@ -148,7 +150,7 @@ def _refuse_own_attention(model: torch.nn.Module) -> None:
     )
 
 
-def _configs(model: PreTrainedModel) -> list:
+def _configs(model: transformers.PreTrainedModel) -> list:
     """The configs of a model and of its parts, the outer ones first."""
     found = [part.config for part in model.modules() if hasattr(part, "config")]
     return list({id(config): config for config in found}.values())
@@ -182,7 +184,7 @@ class Served:
     name: str
     window: tuple[int, int] | None
     layers: dict[torch.nn.Module, str] = field(repr=False)
-    calls: Counter[tuple[str, str]] = field(default_factory=Counter)
+    calls: dict[tuple[str, str], int] = field(default_factory=Counter)
 
     def __str__(self) -> str:
         """A line for each layer and each way in which it was served."""
