@@ -326,7 +326,7 @@ def test_a_layer_meets_what_its_pattern_says(kind, window):
 
 
 @pytest.mark.parametrize(
-    ("kind", "window"), [("bert", 3), ("bert", (5, 2)), ("llama", 3)]
+    ("kind", "window"), [("bert", 3), ("bert", (5, 2)), ("bert", (99, 2)), ("llama", 3)]
 )
 def test_a_window_narrows_a_dense_model(kind, window):
     model = build(kind)
@@ -341,6 +341,16 @@ def test_a_window_narrows_a_dense_model(kind, window):
     assert all("tiles" in how for how in ways(served))
 
 
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+def test_a_window_wider_than_the_text_hides_nothing(kind):
+    model = build(kind)
+    wanted = outputs(model, input_ids=words())
+    with hf.use(model, window=N) as served:
+        found = outputs(model, input_ids=words())
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+    assert not any("tiles" in how for how in ways(served))
+
+
 def test_a_window_narrows_what_has_no_pattern():
     model = build("gemma3_text", **BIDIRECTIONAL)
     with hf.use(model, window=2) as served:
@@ -349,6 +359,22 @@ def test_a_window_narrows_what_has_no_pattern():
     (gradient,) = torch.autograd.grad(output[0, 20].sum(), x)
     met = (gradient[0] != 0).any(-1).nonzero().flatten()
     assert (met.min(), met.max()) == (16, 24)  # two layers
+    assert "an unknown pattern by SDPA" in ways(served)
+
+
+def test_a_window_narrows_what_has_no_pattern_in_pieces():
+    model, x = build("llama4_text", "ForCausalLM"), words()
+    hidden = torch.ones(2, N, dtype=torch.long)
+    hidden[1, :13] = 0
+    past, parts, end = transformers.DynamicCache(config=model.config), [], 0
+    with hf.use(model, window=3) as served, torch.no_grad():
+        wanted = outputs(model, input_ids=x, attention_mask=hidden)
+        for part in x.split([7, 1, 12, 3, 17], dim=1):
+            end += part.shape[1]
+            options = {"attention_mask": hidden[:, :end], "past_key_values": past}
+            parts.append(model(part, **options, use_cache=True).logits)
+    found, real = torch.cat(parts, 1), hidden.bool()
+    torch.testing.assert_close(found[real], wanted[real], rtol=0, atol=1e-6)
     assert "an unknown pattern by SDPA" in ways(served)
 
 
@@ -658,6 +684,12 @@ def test_a_padding_mask_follows_the_keys():
     found = mask_of(attention_mask=mask, kv_offset=3, kv_length=5).key_keep
     assert found.tolist() == [[True, True, False, False, False]]
     assert mask_of(attention_mask=mask, kv_offset=1).key_keep is None
+
+
+def test_a_mask_of_another_shape_has_no_pattern():
+    mask = torch.ones(1, 4, 4, dtype=torch.bool)
+    assert mask_of(attention_mask=mask).pattern is None
+    assert mask_of(attention_mask=mask[0]).pattern == P.causal()
 
 
 def test_who_computes_with_a_mask_is_told():
