@@ -51,6 +51,13 @@ SIZES = {
         | {"max_decoder_position_embeddings": 512},
     ),
     "bart": ("Bart", SEPARATE | {"max_position_embeddings": 512}),
+    "whisper": (
+        "Whisper",
+        SEPARATE
+        | TOKENS
+        | {"num_mel_bins": 8, "max_source_positions": 50, "max_target_positions": 64}
+        | {"encoder_layers": 2, "decoder_layers": 2, "decoder_start_token_id": 1},
+    ),
     "t5": ("T5", T5),
     "longt5": ("LongT5", T5),
     "big_bird": ("BigBird", ENCODER),
@@ -67,14 +74,17 @@ def config_of(kind, **changes):
     return getattr(transformers, f"{name}Config")(**sizes, **changes)
 
 
-def model_of(kind, **changes):
+def model_of(kind, head="Model", **changes):
     """A tiny model whose weights are large enough that no key's share is 0."""
     torch.manual_seed(0)
-    name = f"{SIZES[kind][0]}Model"
-    model = getattr(transformers, name)(config_of(kind, **changes)).eval()
-    for parameter in model.parameters():
+    name = SIZES[kind][0]
+    name = name if head == "Model" else name.removesuffix("Text")
+    model = getattr(transformers, name + head)(config_of(kind, **changes)).eval()
+    for name, parameter in model.named_parameters():
         if parameter.ndim >= 2:
             torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
+        if name.endswith("sinks"):
+            torch.nn.init.normal_(parameter)
     return model
 
 

@@ -45,6 +45,7 @@ TOGETHER = {
     "context_parallel": {"exchange", "halo"},
     "ring": {"context_parallel", "exchange", "halo"},
     "context_run": {"context_parallel", "exchange", "ring"},
+    "hf": {"hf_masks"},
     "triton_local": {"flex"},  # the layout of q, k and v in memory
 }
 
