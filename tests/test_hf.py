@@ -451,6 +451,8 @@ def test_a_layer_that_contradicts_its_mask_is_refused():
         layer = model.layers[0].self_attn
         with pytest.raises(ValueError, match="passes is_causal=False, unlike its mask"):
             served.attend(layer, q, q, q, mask_of(), is_causal=False)
+        with pytest.raises(ValueError, match=r"has \(4, 4\) queries and keys"):
+            served.attend(layer, q, q, q, mask_of(kv_length=5))
         served.attend(layer, q, q, q, mask_of(), is_causal=True)
 
 

@@ -224,9 +224,11 @@ class Served:
         Returns:
             Shape (batch, n_q, heads, d_v), and None in place of the weights.
         """
-        self._check(module, attention_mask, dropout, options)
+        self._check_options(module, dropout, options)
+        lengths = query.shape[2], key.shape[2]
+        self._check_mask(module, attention_mask, lengths, options.get("is_causal"))
         sinks = options.get("s_aux")
-        if self._by_tiles(query, key, attention_mask, sinks):
+        if _by_tiles(attention_mask, sinks):
             self._count(module, f"{attention_mask.pattern} by tiles")
             return tiles(query, key, value, attention_mask, scaling, sinks), None
         if sinks is not None:
@@ -237,24 +239,22 @@ class Served:
             return fused(module, qkv, scaling, *attention_mask.dense()), None
         return fused(module, qkv, scaling, attention_mask, is_causal), None
 
-    def _by_tiles(self, query: Tensor, key: Tensor, mask: Any, sinks: Any) -> bool:
-        if not isinstance(mask, Mask) or mask.pattern is None:
-            return False
-        if mask.lengths != (query.shape[2], key.shape[2]):
-            return False
-        return mask.cuts or sinks is not None
-
-    def _check(self, module: Any, mask: Any, dropout: float, options: dict) -> None:
+    def _check_options(self, module: Any, dropout: float, options: dict) -> None:
         if dropout:
             self._refuse(module, f"drops weights in training, dropout={dropout}")
         for name, value in options.items():
             if name not in HARMLESS and value is not None and value is not False:
                 reason = REFUSED.get(name, "what it does is not known here")
                 self._refuse(module, f"passes {name}: {reason}")
-        is_mask, said = isinstance(mask, Mask), options.get("is_causal")
-        if self.window is not None and not is_mask:
-            self._refuse(module, "brings no mask that a window could narrow")
-        if is_mask and None not in (said, mask.is_causal) and said != mask.is_causal:
+
+    def _check_mask(self, module: Any, mask: Any, lengths: tuple, said: Any) -> None:
+        if not isinstance(mask, Mask):
+            if self.window is not None:
+                self._refuse(module, "brings no mask that a window could narrow")
+            return
+        if lengths != mask.lengths:
+            self._refuse(module, f"has {lengths} queries and keys, its mask others")
+        if None not in (said, mask.is_causal) and said != mask.is_causal:
             self._refuse(module, f"passes is_causal={said}, unlike its mask")
 
     def _refuse(self, module: torch.nn.Module, what: str) -> None:
@@ -270,6 +270,11 @@ class Served:
         """Refuse a model that has computed without ever asking; a forward hook."""
         if not self.calls and model.config._attn_implementation == self.name:
             _refuse_own_attention(model)
+
+
+def _by_tiles(mask: Mask | Tensor | None, sinks: Tensor | None) -> bool:
+    known = isinstance(mask, Mask) and mask.pattern is not None
+    return known and (mask.cuts or sinks is not None)
 
 
 def _dense_name(mask: Mask | Tensor | None) -> str:
