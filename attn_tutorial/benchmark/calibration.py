@@ -339,8 +339,8 @@ def answer(machine: Machine, case: Case) -> str:
         >>> price = Work(5e-11, 1e-9, 3e-9, 0, 0, 0, 0)
         >>> machine = Machine(dict.fromkeys(kinds, price), {})
         >>> print(answer(machine, Case("local", 65536, 256)))
-        local, n = 65536, w = 256: forward: 1.37 s
-        full, n = 65536: forward: 144 s, 106 times as long
+        local, n = 65536, w = 256: forward: 1.3 s
+        full, n = 65536: forward: 144 s, 111 times as long
     """
     whole = replace(case, mechanism="full", size=0)
     seconds, full = machine.predict(case), machine.predict(whole)
