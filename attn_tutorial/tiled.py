@@ -357,8 +357,9 @@ def multiplies_half(x: Tensor, keys: int) -> bool:
 
 @cache
 def computes(instructions: str) -> bool:
-    """Whether this CPU has a set of instructions, by PyTorch's name for it."""
-    return bool(torch.cpu.get_capabilities().get(instructions, False))
+    """Whether PyTorch says that this CPU has a set of instructions; 2.10 does not say."""
+    known = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(known.get(instructions, False))
 
 
 def attend(q, k, v, mask, scale, lonely):
