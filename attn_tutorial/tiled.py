@@ -357,7 +357,7 @@ def multiplies_half(x: Tensor, keys: int) -> bool:
 
 @cache
 def computes(instructions: str) -> bool:
-    """Whether PyTorch says that this CPU has a set of instructions; 2.10 does not say."""
+    """Whether PyTorch says that this CPU has some instructions; 2.10 says nothing."""
     known = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(known.get(instructions, False))
 
