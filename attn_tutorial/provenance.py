@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 __all__ = [
+    "data_folders",
     "device_facts",
     "driver",
     "git_revision",
@@ -39,6 +40,16 @@ def software() -> dict[str, Any]:
         "revision": revision,
         "dirty": dirty,
     }
+
+
+def data_folders(name: str, copy: Path) -> tuple[Path, Path]:
+    """Where recorded data may lie: in a checkout they are part of the book.
+
+    Args:
+        name: Folder in ``book/data``.
+        copy: That which an installed package carries.
+    """
+    return Path(__file__).resolve().parents[1] / "book/data" / name, copy
 
 
 def user_cache() -> Path:

@@ -13,10 +13,7 @@ from attn_tutorial.benchmark import calibration
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "book" / "benchmarks.md"
-HEAD = (
-    "| Run | Started (UTC) | Revision | Threads | Seconds by | Cases | Least calls "
-    "| Budget of a case | Results repeated | Disturbed cases | Scattered results |"
-)
+HEAD = "| Run | Started (UTC) | Revision | Cases | Repeated | Disturbed | Scattered |"
 NO_GPU = "There are no records of a GPU yet.\n"
 
 
@@ -55,7 +52,7 @@ def kind(records: benchmark.Records) -> str:
 
 def part(name: str, records: benchmark.Records) -> str:
     """One device: its software, its runs, and what they found."""
-    lines = [f"### `{name}`", "", facts(records), "", HEAD, "|---" * 11 + "|"]
+    lines = [f"### `{name}`", "", facts(records), "", HEAD, "|---" * 7 + "|"]
     lines += [row(record) for record in records]
     lines += ["", calls(records), "", *doubts(records)]
     lines += ["", "Median over the runs, with the lowest and the highest:", ""]
@@ -88,11 +85,7 @@ def row(record: benchmark.Record) -> str:
         f"`{record.name}`",
         known["date"][:16].replace("T", " "),
         revision,
-        known["threads"],
-        known["clock"],
         len(record.data["cases"]),
-        record.data["settings"]["least"],
-        f"{record.data['settings']['budget']} s",
         *marked(record),
     ]
     return "| " + " | ".join(map(str, cells)) + " |"
@@ -106,15 +99,18 @@ def marked(record: benchmark.Record) -> list[int]:
 
 
 def calls(records: benchmark.Records) -> str:
-    """What the columns mean, in words."""
-    settings = [record.data["settings"] for record in records]
-    same = all(each == settings[0] for each in settings)
-    first = "" if same else "The runs were measured with different settings. "
-    return first + (
-        "The columns say how many calls a contender got at least, how long the rounds "
-        "of a case went on, how many results were measured again, and what "
-        "is marked after that: cases that other processes disturbed, and results "
-        "whose rounds spread too far."
+    """How the runs were measured, and what the columns mean, in words."""
+    known, settings = records[0].provenance, records[0].data["settings"]
+    how = (
+        f"Threads: {known['threads']}. Seconds by: {known['clock']}. A contender has "
+        f"at least {settings['least']} rounds, a case {settings['budget']} s of them. "
+    )
+    if records.differing_settings:
+        how = "The runs were measured with different settings: `show` prints them. "
+    return how + (
+        "The last columns count the results that were measured again, the cases that "
+        "are marked as disturbed by other processes, and the results that are marked "
+        "because their rounds spread too far."
     )
 
 

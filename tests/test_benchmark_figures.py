@@ -1,6 +1,7 @@
 """Figures of records say where they come from, and show what the records hold."""
 
 import pytest
+from made_up_records import entry, limits
 from matplotlib.colors import to_hex
 
 from attn_tutorial.benchmark import Case, Plan, Record, Records, figures
@@ -10,51 +11,25 @@ from attn_tutorial.pictures import plots
 LENGTHS = (512, 1024, 2048)
 
 
-def seconds(value):
-    one = {"median": value, "quartiles": [value, value], "minimum": value}
-    return {"wall": one, "processor": one}
+PROVENANCE = {
+    "device": {"kind": "cpu", "name": "Abacus", "memory_bytes": 1, "units": 1},
+    "clock": "processor",
+    "threads": 1,
+    "torch": "2.13.0",
+    "revision": "0123456789",
+    "date": "2026-11-23T12:00:00+00:00",
+}
 
 
 def record(name, factor):
     """A run in which tiled takes n, and full attention n^2 / 1000, microseconds."""
-    provenance = {
-        "device": {"kind": "cpu", "name": "Abacus", "memory_bytes": 1, "units": 1},
-        "clock": "processor",
-        "threads": 1,
-        "torch": "2.13.0",
-        "revision": "0123456789",
-        "date": "2026-11-23T12:00:00+00:00",
-    }
-    limit = {"flops": 10**9, "bytes": 10**8, "seconds": seconds(1.0)}
     cases = []
     for n in LENGTHS:
-        case = Case("local", n, 64)
-        times = {"tiled": n * 1e-6, "sdpa full": n * n * 1e-9}
-        results = [
-            {
-                "name": contender,
-                "rounds": 3,
-                "executed_flops": case.useful_flops,
-                "peak_bytes": None,
-                "largest_error": 0.0,
-                "seconds": seconds(factor * time),
-            }
-            for contender, time in times.items()
-        ]
-        cases.append(
-            {
-                "case": vars(case),
-                "useful_flops": case.useful_flops,
-                "compulsory_bytes": case.compulsory_bytes,
-                "matmul": limit,
-                "results": results,
-                "not_run": {},
-            }
-        )
-    ceilings = {"float32": {"matmul": limit, "copy": limit}}
-    return Record(
-        name, {"provenance": provenance, "ceilings": ceilings, "cases": cases}
-    )
+        times = {"tiled": factor * n * 1e-6, "sdpa full": factor * n * n * 1e-9}
+        cases.append(entry(Case("local", n, 64), times, product=1.0))
+    ceilings = {"float32": limits(product=1.0, copy=10.0)}
+    data = {"provenance": PROVENANCE, "ceilings": ceilings, "cases": cases}
+    return Record(name, data)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from made_up_records import entry, limits
 
 from attn_tutorial.benchmark import gpu_suite, gpu_table, measure, record
 from attn_tutorial.benchmark.cases import Case, Plan
@@ -25,14 +26,9 @@ MISSING = ("jsonschema", "filelock", "tqdm", "hypothesis", "local_attention")
 @pytest.fixture
 def quick(monkeypatch):
     """The machine's limits take seconds to measure: no test here needs them."""
-    numbers = {"median": 1.0, "quartiles": [1.0, 1.0], "minimum": 1.0}
-    seconds = {"wall": numbers, "processor": numbers}
-    limit = {
-        "matmul": {"flops": 1, "seconds": seconds},
-        "copy": {"bytes": 1, "seconds": seconds},
-    }
-    limits = {"float32": limit, "bfloat16": limit}
-    monkeypatch.setattr(measure, "ceilings", lambda *arguments: limits)
+    limit = limits(product=1.0, copy=1.0)
+    both = {"float32": limit, "bfloat16": limit}
+    monkeypatch.setattr(measure, "ceilings", lambda *arguments: both)
 
 
 def run(plans, out, seconds=100.0):
@@ -216,43 +212,14 @@ def test_shared_heads_are_read_and_written_once():
 # The table
 
 
-def entry(case, executed, **seconds):
-    """A case of a record in which each contender took some seconds."""
-
-    def timed(value):
-        numbers = {"median": value, "quartiles": [value, value], "minimum": value}
-        return {"wall": numbers, "processor": numbers}
-
-    results = [
-        {
-            "name": name.replace("_", " "),
-            "computes": "pattern",
-            "executed_flops": executed,
-            "largest_error": 0.0,
-            "rounds": 1,
-            "seconds": timed(value),
-            "peak_bytes": 5_000_000,
-        }
-        for name, value in seconds.items()
-    ]
-    return {
-        "case": vars(case),
-        "sweeps": [],
-        "useful_flops": case.useful_flops,
-        "compulsory_bytes": 1,
-        "matmul": {"flops": 1, "rounds": 1, "seconds": timed(1.0)},
-        "results": results,
-        "not_run": {},
-    }
-
-
 def test_the_table_compares_with_what_is_possible(tmp_path):
     case = Case("local", 1024, 128, True, heads=2)
     both = replace(case, backward=True)
     useful = case.useful_flops
+    times = {"triton": 2.0, "sdpa flash": 4.0, "flex 128": 3.0, "flex 64": 5.0}
     entries = [
-        entry(case, 4 * useful, triton=2.0, sdpa_flash=4.0, flex_128=3.0, flex_64=5.0),
-        entry(both, 4 * both.useful_flops, triton=7.0),
+        entry(case, times, executed=4, peaks={"triton": 5_000_000}),
+        entry(both, {"triton": 7.0}, executed=4),
     ]
     data = {
         "schema": record.SCHEMA_VERSION,

@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from conftest import ROOT
 
 from attn_tutorial.conventions import from_config
 from attn_tutorial.conventions.config import BOTH, ONE, REFUSED
@@ -302,3 +303,23 @@ def test_models_without_patterns_are_refused_with_the_reason(kind):
 def test_what_is_no_config_is_refused(config):
     with pytest.raises(TypeError, match="config must be a path, a text or a dict"):
         from_config(config)
+
+
+CHAPTER = (ROOT / "notebooks/local_attention.ipynb").read_text(encoding="utf-8")
+LINES = [line for cell in json.loads(CHAPTER)["cells"] for line in cell["source"]]
+ROW = r"\| [^|`]+ \| `(\{[^`]+\})` \| `([^`]+)`([^|]*) \|"
+ROWS = re.findall(ROW, "".join(LINES))
+EVERY = {"sixth": 6, "second": 2, "third": 3, "fourth": 4}
+
+
+@pytest.mark.parametrize(("config", "pattern", "rest"), ROWS)
+def test_the_chapter_translates_config_files_as_from_config_does(config, pattern, rest):
+    layers = from_config(json.loads(config) | {"num_hidden_layers": 12})
+    assert pattern in map(str, layers)
+    found = re.search(r"every (\w+) layer (\w+)", rest)
+    others = [str(layer) for layer in layers if str(layer) != pattern]
+    assert others == ([found[2]] * (12 // EVERY[found[1]]) if found else [])
+
+
+def test_the_chapter_translates_at_least_eight_models():
+    assert len(ROWS) >= 8

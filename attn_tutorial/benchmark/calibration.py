@@ -42,9 +42,8 @@ __all__ = [
     "work_of",
 ]
 
-# In a checkout the judgements are part of the book; an installed package has a copy.
 BESIDE = Path(__file__).resolve().parent
-FOLDERS = (BESIDE.parents[1] / "book/data/predictions", BESIDE / "predicted")
+FOLDERS = provenance.data_folders("predictions", BESIDE / "predicted")
 HERE = provenance.user_cache() / "machine.json"
 DTYPES = ("float32", "bfloat16")
 CPU = torch.device("cpu")

@@ -20,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from attn_tutorial import provenance
 from attn_tutorial.benchmark.cases import Case
 from attn_tutorial.benchmark.record import SCHEMA_VERSION
 
@@ -36,8 +37,7 @@ __all__ = [
 ]
 
 HERE = Path(__file__).resolve().parent
-# In a checkout the records are part of the book; an installed package carries a copy.
-FOLDERS = (HERE.parents[1] / "book/data/benchmarks", HERE / "recorded")
+FOLDERS = provenance.data_folders("benchmarks", HERE / "recorded")
 
 
 class Spread(NamedTuple):
@@ -87,7 +87,7 @@ class Result:
         peak_bytes: Peak memory above the inputs; None where it was not measured.
         largest_error: Largest difference from the float64 reference.
         matmul_rate: FLOP/s of a large matrix product in the same rounds.
-        spread: Interquartile range over median; None where it was not recorded.
+        spread: Interquartile range over median.
         scattered: Whether that is beyond the protocol's limit, even when repeated.
         disturbed: Whether other processes or the host took too much of the case.
         tries: How often its rounds were measured, for either reason.
@@ -106,10 +106,10 @@ class Result:
     peak_bytes: int | None
     largest_error: float
     matmul_rate: float
-    spread: float | None = None
-    scattered: bool = False
-    disturbed: bool = False
-    tries: int = 1
+    spread: float
+    scattered: bool
+    disturbed: bool
+    tries: int
 
     @property
     def rate(self) -> float:
@@ -176,10 +176,10 @@ class Record:
             useful_flops=entry["useful_flops"],
             compulsory_bytes=entry["compulsory_bytes"],
             matmul_rate=entry["matmul"]["flops"] / product,
-            spread=found.get("spread"),
-            scattered=found.get("scattered", False),
-            disturbed=entry.get("disturbance", {}).get("disturbed", False),
-            tries=max(x.get("tries", 1) for x in (found, entry.get("disturbance", {}))),
+            spread=found["spread"],
+            scattered=found["scattered"],
+            disturbed=entry["disturbance"]["disturbed"],
+            tries=max(found["tries"], entry["disturbance"]["tries"]),
             **{key: found[key] for key in same},
         )
 
@@ -190,10 +190,10 @@ class Record:
                 return entry["not_run"]
         raise LookupError(f"{self.name} has no case {case}")
 
-    def disturbance(self, case: Case) -> dict[str, Any] | None:
-        """What disturbed a case; None where that was not recorded."""
+    def disturbance(self, case: Case) -> dict[str, Any]:
+        """What disturbed a case."""
         entries = (x for x in self.data["cases"] if Case(**x["case"]) == case)
-        return next(entries).get("disturbance")
+        return next(entries)["disturbance"]
 
     def ceiling(self, kind: str, dtype: str = "float32") -> float:
         """The machine's limit: "matmul" in FLOP/s, or "copy" in bytes/s."""
@@ -228,10 +228,10 @@ class Records(list[Record]):
 
     @property
     def differing_settings(self) -> dict[str, list[Any]]:
-        """Settings in which the runs differ, with each value; None if unknown."""
+        """Settings in which the runs differ, with each value."""
         settings = [record.data["settings"] for record in self]
-        names = dict.fromkeys(name for each in settings for name in each)
-        values = {name: [each.get(name) for each in settings] for name in names}
+        names = settings[0] if settings else ()
+        values = {name: [each[name] for each in settings] for name in names}
         return {name: x for name, x in values.items() if any(y != x[0] for y in x)}
 
     def beside(self, name: str, case: Case) -> Case | None:
@@ -446,7 +446,7 @@ def read(path: str | Path) -> Record:
     """Read one record.
 
     Raises:
-        Unreadable: If it is no whole record, or of a newer schema.
+        Unreadable: If it is no whole record, or of another schema.
         OSError: If there is no such file.
     """
     path = Path(path)
@@ -471,9 +471,9 @@ def _check_schema(path: Path, data: Any) -> None:
     version = data.get("schema") if isinstance(data, dict) else None
     if not isinstance(version, int):
         raise Unreadable(f"{path} is no record of a benchmark: it names no schema")
-    if version > SCHEMA_VERSION:
+    if version != SCHEMA_VERSION:
         raise Unreadable(
-            f"{path} has schema {version}; this package reads up to {SCHEMA_VERSION}"
+            f"{path} has schema {version}; this package reads {SCHEMA_VERSION}"
         )
 
 

@@ -43,10 +43,10 @@ def instructions(records: Records) -> list[str]:
     found = {}
     for record in records:
         known = record.provenance
-        listed = known.get("vector_instructions")
-        text = "not recorded" if listed is None else " ".join(listed) or "none"
-        used = f"PyTorch uses {known.get('cpu_capability', 'what is not recorded')}"
-        found.setdefault(f"{text}; {used}", []).append(record.name)
+        listed = known["vector_instructions"]
+        text = "unknown" if listed is None else " ".join(listed) or "none"
+        used = known["cpu_capability"]
+        found.setdefault(f"{text}; PyTorch uses {used}", []).append(record.name)
     if len(found) == 1:
         return [f"Vector instructions: {text}" for text in found]
     return [
@@ -62,12 +62,8 @@ def protocol(records: Records) -> str:
     lines = ["Protocol", *settings(records)]
     if len(records) < RUNS:
         lines.append(f"  runs: {len(records)}; a published number needs {RUNS}")
-    unknown = [record.name for record in records if not watched(record)]
-    if unknown:
-        lines.append(f"  disturbance and spread: not recorded in {', '.join(unknown)}")
     found = marks(records)
-    if found or len(unknown) < len(records):
-        lines.append(f"  marked: {len(found) or 'nothing'}")
+    lines.append(f"  marked: {len(found) or 'nothing'}")
     return "\n".join([*lines, *(f"    {mark}" for mark in found)])
 
 
@@ -82,13 +78,8 @@ def settings(records: Records) -> Iterator[str]:
         yield "  The runs were measured with different settings:"
     for name, values in different.items():
         pairs = zip(values, records, strict=True)
-        texts = (f"{'not recorded' if x is None else x} ({r.name})" for x, r in pairs)
+        texts = (f"{value} ({record.name})" for value, record in pairs)
         yield f"    {name}: {', '.join(texts)}"
-
-
-def watched(record: Record) -> bool:
-    """Whether a record says what disturbed it."""
-    return all("disturbance" in entry for entry in record.data["cases"])
 
 
 def marks(records: Records) -> list[str]:
@@ -192,10 +183,12 @@ def missing(records: Records, case: Case) -> dict[str, str]:
 
 def unlike(a: Records, b: Records) -> Iterator[str]:
     """In what the two differ that may explain a difference in time."""
-    known = [x[0].provenance if x else {} for x in (a, b)]
+    if not (a and b):
+        return
+    known = [records[0].provenance for records in (a, b)]
     for name in ("torch", "python", "threads", "cpu_capability", "vector_instructions"):
-        one, other = (each.get(name, "not recorded") for each in known)
-        if a and b and one != other:
+        one, other = (each[name] for each in known)
+        if one != other:
             yield f"They differ in {name.replace('_', ' ')}: A {one}, B {other}"
     if Records([*a[:1], *b[:1]]).differing_settings:
         yield "They were measured with different settings: see show"

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from attn_tutorial import provenance
 from attn_tutorial.benchmark.record import alone, replace
 from attn_tutorial.provenance import software, utc
 
@@ -35,8 +36,7 @@ __all__ = [
 
 HERE = Path(__file__).resolve().parent
 SCHEMA = HERE / "record.schema.json"
-# In a checkout the records are part of the book; an installed package carries a copy.
-FOLDERS = (HERE.parents[1] / "book/data/experiments", HERE / "recorded")
+FOLDERS = provenance.data_folders("experiments", HERE / "recorded")
 FOLDER = next((path for path in FOLDERS if path.is_dir()), FOLDERS[0])
 INSTALLED = FOLDER == FOLDERS[1]
 
