@@ -179,7 +179,7 @@ def _draw_inputs(steps: _Steps, names: list[str], query: int) -> tuple[str, floa
         look = {"ink": ink, "stressed": None if k else query}
         parts += [
             arrow((180 + 24 * (k - 1), low + 3), (x, low + 28), ink),
-            _power(x, y - 6, "times W", letter),
+            _power(x, y - 7, "× W", letter),
             matrix(x - size, y, _texts(steps.w[k]), (34, ROW)),
             word(x, made - 7, letter, size=FONT, bold=True),
             matrix(x - size, made, _texts(steps.qkv[k]), (34, ROW), **look),
@@ -190,8 +190,8 @@ def _draw_inputs(steps: _Steps, names: list[str], query: int) -> tuple[str, floa
 def _power(x: float, y: float, text: str, raised: str) -> str:
     """Write a text with a letter raised behind it."""
     return (
-        f'<text x="{num(x)}" y="{num(y)}" text-anchor="middle" font-size="13">{text}'
-        f'<tspan dy="-4" dx="1">{raised}</tspan></text>'
+        f'<text x="{num(x)}" y="{num(y)}" text-anchor="middle" font-size="14">{text}'
+        f'<tspan dy="-5" dx="1" font-size="13">{raised}</tspan></text>'
     )
 
 
@@ -235,7 +235,7 @@ def _draw_output(
     ]
     written = [*sums, f"= {_vector(steps.output[query])}"]
     edge = 165 if len(steps.output[0]) < 3 else 194
-    parts.append(word(14, low + 22, f"{names[query]}:", "start", bold=True))
+    parts.append(word(edge, low + 22, f"{names[query]} gets", "end", bold=True))
     parts += [
         word(edge, low + 41 + 19 * k, text, "end", bold=k == len(sums))
         for k, text in enumerate(written)
@@ -304,10 +304,10 @@ def _draw_heads(heads: int, d_model: int, n: int) -> tuple[str, float]:
         box(left, 4, full, 26, (INK, 0.09)),
         word(180, 21.5, f"one token: {d_model} numbers"),
         arrow((180, 33), (180, 54)),
-        _beside(196, 49, "W", "Q, K, V"),
+        word(194, 48, "into Q, K and V", "start"),
         word(180, low + 20, "each head averages its own values"),
         arrow((180, low + 71), (180, low + 92)),
-        _beside(196, low + 87, "W", "O"),
+        word(194, low + 86, "one more matrix", "start"),
         box(left, low + 96, full, 26, (INK, 0.09)),
         word(180, low + 113.5, f"{d_model} numbers, of all heads mixed"),
     ]
@@ -323,10 +323,6 @@ def _draw_heads(heads: int, d_model: int, n: int) -> tuple[str, float]:
             _segment(left + k * width, low + 42, width, ink, f"{each}"),
         ]
     return "".join(parts), low + 128
-
-
-def _beside(x: float, y: float, text: str, raised: str) -> str:
-    return _power(x, y, text, raised).replace('"middle"', '"start"')
 
 
 def _segment(x: float, y: float, width: float, ink: str, text: str) -> str:

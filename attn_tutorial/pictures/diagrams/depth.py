@@ -16,12 +16,12 @@ from attn_tutorial.pictures.diagrams.sketch import (
     word,
 )
 from attn_tutorial.pictures.inputs import check_between
-from attn_tutorial.pictures.style import COLORS, KEPT
+from attn_tutorial.pictures.style import KEPT
 from attn_tutorial.pictures.svg import Frame, num
 
 __all__ = ["reach_and_influence"]
 
-LEFT, START, END = 8.0, 62.0, 350.0  # of the page, of the tokens
+LEFT, START, END = 8.0, 72.0, 350.0  # of the page, of the tokens
 STOREY, BARS = 46.0, 84.0
 
 
@@ -60,10 +60,10 @@ def reach_and_influence(
     inner = _inner(shares[-1], most)
     percent = rounded(100 * _middle_sum(shares[-1], inner), 0)
     title = f"{reach} inputs reach an output, but not equally"
-    body, height = _draw_cone(shares, window, beside)
+    body, height = _draw_cone(shares, inner, window, beside)
     said = (
-        f"Reach: 2 · {layers} · {window} + 1 = {reach} tokens. If every layer averages "
-        f"its window evenly, {percent} % of the output comes from the inner {inner}."
+        f"{reach} = 2 · {layers} · {window} + 1. If every layer averages its window "
+        f"evenly, {percent} % of the output comes from the inner {inner} inputs."
     )
     text, more = paragraph(10, height, said, PAGE - 20)
     alt = (
@@ -98,7 +98,7 @@ def _inner(shares: list[float], most: float) -> int:
 
 
 def _draw_cone(
-    shares: list[list[float]], window: int, beside: int
+    shares: list[list[float]], inner: int, window: int, beside: int
 ) -> tuple[str, float]:
     """Draw the layers from the output down to the inputs, and the inputs' bars."""
     layers, half = len(shares) - 1, len(shares[-1]) // 2 + beside
@@ -113,8 +113,8 @@ def _draw_cone(
     parts.append(word(LEFT, _level(0) + 4.5, "output", "start", bold=True))
     parts.append(word(LEFT, _level(layers) + 4.5, "inputs", "start", bold=True))
     base = _level(layers) + 24 + BARS
-    parts.append(_bars(shares[-1], base, middle, pitch))
-    return "".join(parts), base + 8
+    parts.append(_bars(shares[-1], inner, base, middle, pitch))
+    return "".join(parts), base + 36
 
 
 def _level(depth: int) -> float:
@@ -131,7 +131,7 @@ def _links(depth: int, window: int, middle: float, pitch: float, radius: float) 
         for place in range(-reached, reached + 1)
         for step in range(-window, window + 1)
     ]
-    return line("".join(paths), KEPT, width=1.1, faint=0.45)
+    return line("".join(paths), KEPT, width=1.1, faint=0.6)
 
 
 def _tokens(
@@ -149,23 +149,24 @@ def _tokens(
     return "".join(parts)
 
 
-def _bars(shares: list[float], base: float, middle: float, pitch: float) -> str:
-    """Draw the inputs' shares, with the number of the largest."""
+def _bars(
+    shares: list[float], inner: int, base: float, middle: float, pitch: float
+) -> str:
+    """Draw the inputs' shares, the inner ones darker, over the span of them all."""
     reached, top = len(shares) // 2, max(shares)
     wide = min(pitch - 2, 14)
     parts = [line(f"M{num(START - 12)} {num(base)}H{num(END)}", faint=0.5)]
-    for place, share in enumerate(shares):
-        x = middle + pitch * (place - reached) - wide / 2
+    for place, share in enumerate(shares, start=-reached):
+        x = middle + pitch * place - wide / 2
         high = max((BARS - 20) * share / top, 0.8)
-        parts.append(box(x, base - high, wide, high, (KEPT, 1.0), edge=(KEPT, 1.0)))
+        ink = (KEPT, 1.0 if abs(place) <= inner // 2 else 0.35)
+        parts.append(box(x, base - high, wide, high, ink, edge=(KEPT, 1.0)))
     percent = f"{rounded(100 * top, 0)} %"
-    ink = COLORS["blue"]
-    edges = line(
-        f"M{num(middle - pitch * (reached + 0.5))} {num(base + 4)}v-10"
-        f"M{num(middle + pitch * (reached + 0.5))} {num(base + 4)}v-10",
-        ink,
-        width=1.8,
-    )
-    parts.append(word(middle, base - BARS + 13, percent, bold=True))
-    parts.append(word(LEFT, base - 24, "share", "start", bold=True))
-    return "".join(parts) + edges
+    left, span = middle - pitch * (reached + 0.4), pitch * (2 * reached + 0.8)
+    parts += [
+        word(middle, base - BARS + 13, percent, bold=True),
+        word(LEFT, base - 24, "share", "start", bold=True),
+        line(f"M{num(left)} {num(base + 6)}v6h{num(span)}v-6", width=1.8),
+        word(middle, base + 28, f"reach: {len(shares)} inputs", bold=True),
+    ]
+    return "".join(parts)

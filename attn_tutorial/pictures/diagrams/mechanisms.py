@@ -147,7 +147,7 @@ def _links(panel: _Mechanism, xs: list[float], query: int, heard: list[int]) -> 
             if panel.meets(i, j):
                 on = j in heard if panel.chained else i == query
                 (stressed if on else faint).append(_link(start, x))
-    drawn = line("".join(faint), width=1.1, faint=0.2) if faint else ""
+    drawn = line("".join(faint), width=1.1, faint=0.16) if faint else ""
     drawn += line("".join(stressed), panel.ink, width=1.8)
     tips = [xs[i] for i in (heard if panel.chained else [query])]
     below = TOP + RADIUS + 1

@@ -57,7 +57,7 @@ def two_memories(
     Args:
         traffic: Program -> part -> bytes read and written, such as sums of
             ``cost.io_bytes``, ``cost.score_bytes`` and ``cost.tile_bytes``; at most
-            four programs of at most three parts, with names of at most 18 characters.
+            four programs of at most three parts, with names of at most 16 characters.
         title: The finding.
 
     Returns:
@@ -73,8 +73,8 @@ def two_memories(
     given = _check("traffic", traffic, "programs", rows=4, parts=3)
     for names in (given, *given.values()):
         for name in names:
-            if len(name) > 18:
-                raise ValueError(f"names have at most 18 characters, got {name!r}")
+            if len(name) > 16:
+                raise ValueError(f"names have at most 16 characters, got {name!r}")
     order = list(dict.fromkeys(part for row in given.values() for part in row))
     most = max(max(row.values()) for row in given.values())
     parts, y = [], 6.0

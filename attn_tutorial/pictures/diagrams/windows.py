@@ -24,6 +24,7 @@ __all__ = ["rectangle_and_band", "tile_and_run", "window_over_blocks"]
 
 NOTHING = (INK, 0.1)
 SLICE = COLORS["vermillion"]
+TOP = 22.0  # of the blocks
 
 
 def _near(n: int, window: int) -> list[list[bool]]:
@@ -61,9 +62,10 @@ def rectangle_and_band(n: int = 8, windows: tuple[int, int] = (2, 5)) -> Frame:
     panels = [_slice_panel(n, w, 176.0 * k + 8) for k, w in enumerate(windows)]
     entries = [
         ((KEPT, 1.0), "the band: |i − j| ≤ w"),
-        ((SLICE, 0.35), "the slice [:, −w:w]"),
+        ((SLICE, 1.0), "the slice [:, −w:w]"),
     ]
     key, height = legend(entries, 262)
+    key += word(PAGE / 2, 262 + height + 14, "a row is a query i, a column a key j")
     said = [f"the slice [:, -{w}:{w}] takes {_columns_taken(n, w)}" for w in windows]
     alt = (
         f"Of {n} columns {', '.join(said)}, the same for every query. The band "
@@ -71,7 +73,7 @@ def rectangle_and_band(n: int = 8, windows: tuple[int, int] = (2, 5)) -> Frame:
         f"{_pairs(n, windows[0])} and {_pairs(n, windows[1])} pairs."
     )
     title = "A slice of columns is not a window"
-    return finish(title, "".join(panels) + key, 262 + height + 4, alt)
+    return finish(title, "".join(panels) + key, 262 + height + 22, alt)
 
 
 def _taken(n: int, window: int) -> range:
@@ -94,9 +96,10 @@ def _slice_panel(n: int, window: int, left: float) -> str:
     size, top, taken = _side(n, 168.0), 62.0, _taken(n, window)
     start, stop = left + size * max(n - window, 0), left + size * min(window, n)
     middle, low = left + size * n / 2, top + size * n
+    inks = [NOTHING, (KEPT, 1.0), (SLICE, 1.0)]
     parts = [
         word(middle, 15, f"w = {window}", size=FONT, bold=True),
-        cells(_near(n, window), left, top, size, [NOTHING, (KEPT, 1.0)]),
+        cells(_sliced(n, window), left, top, size, inks),
         _end(start, top, "−w" if start != stop else "−w, w"),
     ]
     if start != stop:
@@ -104,11 +107,18 @@ def _slice_panel(n: int, window: int, left: float) -> str:
         parts.append(arrow((start, top - 9), (stop, top - 9), SLICE, width=2))
     if taken:
         x, wide = left + size * taken[0] - 0.5, size * len(taken)
-        ink = {"fill": (SLICE, 0.35), "edge": (SLICE, 1.0), "thick": 2.5}
-        parts.append(box(x, top - 2, wide, low - top + 3, **ink))
+        edge = {"edge": (SLICE, 1.0), "thick": 2.5}
+        parts.append(box(x, top - 2, wide, low - top + 3, **edge))
     words = _columns_taken(n, window).replace(" to ", "–")
     parts.append(word(middle, low + 19, f"slice: {words}", bold=True))
     return "".join(parts)
+
+
+def _sliced(n: int, window: int) -> list[list[int]]:
+    """0 neither, 1 in the band, 2 in the slice, which then lies inside the band."""
+    taken = _taken(n, window)
+    near = _near(n, window)
+    return [[2 if j in taken else int(near[i][j]) for j in range(n)] for i in range(n)]
 
 
 def _end(x: float, top: float, text: str) -> str:
@@ -155,7 +165,7 @@ def tile_and_run(
     body = _draw_tile(n, window, rows, keys)
     entries = [
         ((KEPT, 1.0), f"kept: {kept}"),
-        ((WASTED, 1.0), f"computed in vain: {made - kept}"),
+        ((WASTED, 1.0), f"in vain: {made - kept}"),
         ((INK, 0.4), "other tiles"),
     ]
     key, height = legend(entries, 336)
@@ -253,12 +263,14 @@ def window_over_blocks(
         ((WASTED, 1.0), f"in vain: {vain}"),
         (NOTHING, f"skipped: {skipped}"),
     ]
-    low = 4 + size * n
+    low = TOP + size * n
     key, height = legend(entries, low + 30)
     grid = _grid(n, rows, columns, left, size)
     said = word(PAGE / 2, low + 21, f"computed: {tax} times what is kept", bold=True)
+    said += word(PAGE / 2, TOP - 8, "keys")
+    said += word(left - 9, TOP + size * n / 2, "queries", turned=True)
     title = "A window pays for whole blocks"
-    body = cells(states, left, 4, size, inks) + grid + said + key
+    body = cells(states, left, TOP, size, inks) + grid + said + key
     return finish(title, body, low + 30 + height + 4, alt)
 
 
@@ -280,6 +292,10 @@ def _block_states(n: int, window: int, rows: int, columns: int) -> list[list[int
 def _grid(n: int, rows: int, columns: int, left: float, size: float) -> str:
     """Draw the borders of the blocks."""
     side = num(size * n)
-    across = (f"M{num(left)} {num(4 + size * i)}h{side}" for i in range(0, n + 1, rows))
-    down = (f"M{num(left + size * j)} 4v{side}" for j in range(0, n + 1, columns))
+    across = (
+        f"M{num(left)} {num(TOP + size * i)}h{side}" for i in range(0, n + 1, rows)
+    )
+    down = (
+        f"M{num(left + size * j)} {num(TOP)}v{side}" for j in range(0, n + 1, columns)
+    )
     return line("".join([*across, *down]), width=1.4, faint=0.75)
