@@ -27,7 +27,8 @@ from attn_tutorial.pictures.svg import FONT, Frame, num
 __all__ = ["attention_heads", "attention_steps", "transformer_block"]
 
 Matrix = list[list[float]]
-ROW = 22.0  # height of a cell
+WIDE, ROW = 36.0, 22.0  # size of a cell
+CELL = (WIDE, ROW)
 QUERY, KEY, VALUE = (COLORS[c] for c in ("vermillion", "blue", "green"))
 OUTPUT = COLORS["purple"]
 
@@ -58,7 +59,7 @@ def attention_steps(
     given and rounded to two decimals. One query is stressed, its average written out.
 
     Args:
-        x: Features, shape (n, d_in), n from 2 to 4 and d_in from 1 to 3; small numbers,
+        x: Features, shape (n, d_in), n 2 or 3 and d_in from 1 to 3; small numbers,
             since a cell holds five characters.
         w_q: Matrix of the queries, shape (d_in, d), d from 1 to 3.
         w_k: Matrix of the keys, shape (d_in, d).
@@ -88,7 +89,7 @@ def attention_steps(
 
 def _check_shapes(x: Matrix, w: Sequence[Matrix], names: list[str]) -> None:
     n, width = len(x), len(x[0])
-    check_between("rows of x", n, 2, 4)
+    check_between("rows of x", n, 2, 3)
     check_between("columns of x", width, 1, 3)
     if len(names) != n:
         raise ValueError(f"names must be {n}, one a row of x, got {names}")
@@ -138,12 +139,10 @@ def _draw_steps(steps: _Steps, names: list[str], query: int) -> tuple[str, float
     middle, low = _draw_scores(steps, names, query, y)
     bottom, end = _draw_output(steps, names, query, low)
     values = y - 26 - ROW * len(names) / 2  # of V, whose row passes by the scores
-    right = 300 + 17 * len(steps.qkv[2][0])
-    x = 356.0
-    bend = f"M{num(right + 2)} {num(values)}H{num(x)}V{num(low + 40)}"
-    into = arrow(
-        (x, low + 40), (_output_left(steps) + _wide(steps) + 4, low + 40), VALUE
-    )
+    right = 300 + WIDE * len(steps.qkv[2][0]) / 2
+    x, y = 358.0, low + 48 + ROW / 2
+    bend = f"M{num(right + 1)} {num(values)}H{num(x)}V{num(y)}"
+    into = arrow((x, y), (_output_left(steps) + _wide(steps) + 3, y), VALUE)
     return top + middle + bottom + line(bend, VALUE) + into, end
 
 
@@ -165,24 +164,24 @@ def _rows_named(names: list[str], x: float, y: float, query: int) -> str:
 def _draw_inputs(steps: _Steps, names: list[str], query: int) -> tuple[str, float]:
     """Draw X, the three matrices and Q, K, V; return where they end."""
     n, rows = len(names), len(steps.x[0])
-    left = 180 - 17 * rows
+    left = 180 - WIDE * rows / 2
     low = 20 + ROW * n
     parts = [
         word(180, 14, "X", size=FONT, bold=True),
-        matrix(left, 20, _texts(steps.x), (34, ROW), stressed=query),
+        matrix(left, 20, _texts(steps.x), CELL, stressed=query),
         _rows_named(names, left - 8, 20, query),
     ]
     for k, (letter, ink) in enumerate(zip("QKV", (QUERY, KEY, VALUE), strict=True)):
         x, y = 60 + 120.0 * k, low + 48
-        size = 17 * len(steps.w[k][0])
+        size = WIDE * len(steps.w[k][0]) / 2
         made = y + ROW * rows + 30
         look = {"ink": ink, "stressed": None if k else query}
         parts += [
             arrow((180 + 24 * (k - 1), low + 3), (x, low + 28), ink),
             _power(x, y - 7, "× W", letter),
-            matrix(x - size, y, _texts(steps.w[k]), (34, ROW)),
+            matrix(x - size, y, _texts(steps.w[k]), CELL),
             word(x, made - 7, letter, size=FONT, bold=True),
-            matrix(x - size, made, _texts(steps.qkv[k]), (34, ROW), **look),
+            matrix(x - size, made, _texts(steps.qkv[k]), CELL, **look),
         ]
     return "".join(parts), low + 48 + ROW * (rows + n) + 30 + 26
 
@@ -199,17 +198,17 @@ def _draw_scores(
     steps: _Steps, names: list[str], query: int, y: float
 ) -> tuple[str, float]:
     """Draw scores and weights side by side; return where they end."""
-    n, size = len(names), 126.0 / len(names)
+    n, size = len(names), 129.0 / len(names)
     top, d = y + 40, len(steps.qkv[0][0])
     parts = [
         arrow((60, y - 22), (88, y + 2), QUERY),
         arrow((180, y - 22), (138, y + 2), KEY),
-        word(113, y + 17, f"scores = Q Kᵀ / √{d}"),
+        word(112, y + 17, f"scores = Q Kᵀ / √{d}"),
         word(271, y + 17, "softmax, row by row"),
         _rows_named(names, 44, top, query),
         arrow((181, top + ROW * n / 2), (203, top + ROW * n / 2)),
     ]
-    for x, rows, ink in ((50, steps.scores, INK), (208, steps.weights, OUTPUT)):
+    for x, rows, ink in ((48, steps.scores, INK), (206, steps.weights, OUTPUT)):
         drawn = matrix(x, top, _texts(rows, True), (size, ROW), ink=ink, stressed=query)
         parts.append(drawn)
         for j, name in enumerate(names):

@@ -12,17 +12,18 @@ from attn_tutorial.pictures.diagrams.sketch import (
     circle,
     finish,
     ink_on,
+    line,
     paragraph,
     word,
 )
 from attn_tutorial.pictures.inputs import check_between
 from attn_tutorial.pictures.style import COLORS, KEPT, WASTED
-from attn_tutorial.pictures.svg import FONT, Frame
+from attn_tutorial.pictures.svg import FONT, Frame, num
 
 __all__ = ["rolling_cache"]
 
 MIDDLE, RING = (180.0, 192.0), 84.0
-SHOWN = 12  # tokens of the text, the next one among them
+SHOWN = 13  # tokens of the text, the next one among them
 
 
 def rolling_cache(slots: int = 4, tokens: int = 7) -> Frame:
@@ -33,7 +34,7 @@ def rolling_cache(slots: int = 4, tokens: int = 7) -> Frame:
 
     Args:
         slots: W, 2 to 12.
-        tokens: Tokens read so far, 0 to 999.
+        tokens: Tokens read so far, 0 to 99.
 
     Returns:
         An SVG frame.
@@ -46,7 +47,7 @@ def rolling_cache(slots: int = 4, tokens: int = 7) -> Frame:
         'After 7 tokens the 4 slots hold the tokens 4, 5, 6, 3'
     """
     slots = check_between("slots", slots, 2, 12)
-    tokens = check_between("tokens", tokens, 0, 999)
+    tokens = check_between("tokens", tokens, 0, 99)
     held = _held(slots, tokens)
     here = tokens % slots
     over = f"over token {held[here]}, which no query meets any more"
@@ -69,7 +70,7 @@ def _held(slots: int, tokens: int) -> list[int | None]:
 def _draw_text(slots: int, tokens: int) -> str:
     """Draw the text so far: forgotten, oldest, kept, and the next token."""
     first = max(0, tokens + 1 - SHOWN)
-    size = 27.0
+    size = 26.0
     left = (PAGE - size * (tokens + 1 - first)) / 2
     parts = []
     for k, token in enumerate(range(first, tokens + 1)):
@@ -98,7 +99,7 @@ def _draw_ring(held: list[int | None], tokens: int) -> str:
     slots, (x0, y0) = len(held), MIDDLE
     radius = min(23.0, math.pi * RING / slots - 2)
     here = tokens % slots
-    parts = [circle(x0, y0, RING, (INK, 0.0), (INK, 0.3))]
+    parts = [_draw_arcs(slots, radius)]
     for k, token in enumerate(held):
         x, y = _place(k, slots, RING)
         parts.append(_slot(x, y, radius, token, slots, tokens))
@@ -114,7 +115,18 @@ def _draw_ring(held: list[int | None], tokens: int) -> str:
     return "".join(parts)
 
 
-def _place(k: int, slots: int, distance: float) -> tuple[float, float]:
+def _draw_arcs(slots: int, radius: float) -> str:
+    """Draw the ring where no slot lies on it."""
+    covered = 2 * math.asin((radius + 1) / (2 * RING)) * slots / (2 * math.pi)
+    size, path = f"A{num(RING)} {num(RING)} 0 0 1", ""
+    for k in range(slots):
+        a, b = _place(k + covered, slots, RING)
+        c, d = _place(k + 1 - covered, slots, RING)
+        path += f"M{num(a)} {num(b)}{size} {num(c)} {num(d)}"
+    return line(path, width=1.4, faint=0.35)
+
+
+def _place(k: float, slots: int, distance: float) -> tuple[float, float]:
     turn = 2 * math.pi * k / slots
     return MIDDLE[0] + distance * math.sin(turn), MIDDLE[1] - distance * math.cos(turn)
 

@@ -59,7 +59,7 @@ def reach_and_influence(
     shares = [_shares(window, depth) for depth in range(layers + 1)]
     inner = _inner(shares[-1], most)
     percent = rounded(100 * _middle_sum(shares[-1], inner), 0)
-    title = f"{reach} inputs reach an output, but not equally"
+    title = f"{reach} inputs reach an output{', but not equally' * (layers > 1)}"
     body, height = _draw_cone(shares, inner, window, beside)
     said = (
         f"{reach} = 2 · {layers} · {window} + 1. If every layer averages its window "
@@ -131,7 +131,7 @@ def _links(depth: int, window: int, middle: float, pitch: float, radius: float) 
         for place in range(-reached, reached + 1)
         for step in range(-window, window + 1)
     ]
-    return line("".join(paths), KEPT, width=1.1, faint=0.6)
+    return line("".join(paths), KEPT, width=1.1, faint=0.6 if pitch > 12 else 0.3)
 
 
 def _tokens(

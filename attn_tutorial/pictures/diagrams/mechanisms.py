@@ -146,7 +146,8 @@ def _links(panel: _Mechanism, xs: list[float], query: int, heard: list[int]) -> 
         for j, start in enumerate(xs):
             if panel.meets(i, j):
                 on = j in heard if panel.chained else i == query
-                (stressed if on else faint).append(_link(start, x))
+                tip = 8 if on else 0  # room for the arrow's head
+                (stressed if on else faint).append(_link(start, x, tip))
     drawn = line("".join(faint), width=1.1, faint=0.16) if faint else ""
     drawn += line("".join(stressed), panel.ink, width=1.8)
     tips = [xs[i] for i in (heard if panel.chained else [query])]
@@ -155,8 +156,8 @@ def _links(panel: _Mechanism, xs: list[float], query: int, heard: list[int]) -> 
     return drawn + (_chain(panel, xs, query) if panel.chained else "")
 
 
-def _link(start: float, end: float) -> str:
-    low, high, middle = BOTTOM - RADIUS, TOP + RADIUS + 8, (TOP + BOTTOM) / 2
+def _link(start: float, end: float, tip: float) -> str:
+    low, high, middle = BOTTOM - RADIUS, TOP + RADIUS + tip, (TOP + BOTTOM) / 2
     curve = f"C{num(start)} {num(middle)} {num(end)} {num(middle)} {num(end)}"
     return f"M{num(start)} {num(low)}{curve} {num(high)}"
 

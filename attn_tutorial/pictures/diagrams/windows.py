@@ -169,7 +169,9 @@ def tile_and_run(
         ((INK, 0.4), "other tiles"),
     ]
     key, height = legend(entries, 336)
-    said = word(PAGE / 2, 328, f"one product: {product} scores", bold=True)
+    said = word(
+        PAGE / 2, 328, f"one product: {product} score{'s' * (made > 1)}", bold=True
+    )
     title = "A tile of queries meets one run of keys"
     return finish(title, body + said + key, 336 + height + 4, alt)
 
@@ -184,7 +186,7 @@ def _draw_tile(n: int, window: int, rows: range, keys: range) -> str:
     inks = [NOTHING, (INK, 0.4), (WASTED, 1.0), (KEPT, 1.0)]
     x, wide = left + size * keys.start, size * len(keys)
     y, high = top + size * rows.start, size * len(rows)
-    run = f"{len(keys)} keys"
+    run = f"{len(keys)} keys" if len(keys) > 1 else "1 key"
     side = f"{len(rows)} queries" if len(rows) > 1 else "1 query"
     return "".join(
         [
@@ -259,9 +261,9 @@ def window_over_blocks(
     left = (PAGE - size * n) / 2
     inks = [NOTHING, (WASTED, 1.0), (KEPT, 1.0)]
     entries = [
-        ((KEPT, 1.0), f"kept: {kept}"),
-        ((WASTED, 1.0), f"in vain: {vain}"),
-        (NOTHING, f"skipped: {skipped}"),
+        ((KEPT, 1.0), f"kept: {kept:,}"),
+        ((WASTED, 1.0), f"in vain: {vain:,}"),
+        (NOTHING, f"skipped: {skipped:,}"),
     ]
     low = TOP + size * n
     key, height = legend(entries, low + 30)
@@ -292,10 +294,8 @@ def _block_states(n: int, window: int, rows: int, columns: int) -> list[list[int
 def _grid(n: int, rows: int, columns: int, left: float, size: float) -> str:
     """Draw the borders of the blocks."""
     side = num(size * n)
-    across = (
-        f"M{num(left)} {num(TOP + size * i)}h{side}" for i in range(0, n + 1, rows)
-    )
-    down = (
-        f"M{num(left + size * j)} {num(TOP)}v{side}" for j in range(0, n + 1, columns)
-    )
+    ys = [TOP + size * i for i in (*range(0, n, rows), n)]
+    xs = [left + size * j for j in (*range(0, n, columns), n)]
+    across = (f"M{num(left)} {num(y)}h{side}" for y in ys)
+    down = (f"M{num(x)} {num(TOP)}v{side}" for x in xs)
     return line("".join([*across, *down]), width=1.4, faint=0.75)
