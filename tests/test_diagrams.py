@@ -34,7 +34,11 @@ def traffic(n=1024, d=64):
 
 
 def layers(lengths=(512, 2048, 8192, 32768), d_model=512):
-    return {f"n = {n:,}": cost.layer_flops(FULL, n, d_model)._asdict() for n in lengths}
+    names, costs = ("attention", "projections", "MLP"), {}
+    for n in lengths:
+        flops = cost.layer_flops(FULL, n, d_model)
+        costs[f"n = {n:,}"] = dict(zip(names, flops, strict=True))
+    return costs
 
 
 THREE = ((0.5, -1), (1, 2), (-1, 0.25))
@@ -515,8 +519,12 @@ def test_slots_hold_what_the_cache_holds(slots, tokens):
     if tokens >= slots:
         cache.attend(x, x, x)
         gone = set(held) - set(cache.positions.flatten().tolist())
-        assert f"over token {gone.pop()}," in frame.alt
-        assert [c.get("fill") for c in circles].count(WASTED) == 1
+        (oldest,) = gone
+        assert f"over token {oldest}," in frame.alt
+        inks = [c.get("fill") for c in circles]
+        assert [p for p, ink in zip(held, inks, strict=True) if ink == WASTED] == [
+            oldest
+        ]
 
 
 def test_pipes_are_as_thick_as_the_bytes_are_many():

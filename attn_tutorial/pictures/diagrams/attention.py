@@ -177,7 +177,7 @@ def _draw_inputs(steps: _Steps, names: list[str], query: int) -> tuple[str, floa
         made = y + ROW * rows + 30
         look = {"ink": ink, "stressed": None if k else query}
         parts += [
-            arrow((180 + 24 * (k - 1), low + 3), (x, low + 28), ink),
+            arrow((180 + 24 * (k - 1), low + 3), (x, low + 23), ink),
             _power(x, y - 7, "× W", letter),
             matrix(x - size, y, _texts(steps.w[k]), CELL),
             word(x, made - 7, letter, size=FONT, bold=True),
@@ -205,7 +205,7 @@ def _draw_scores(
         arrow((180, y - 22), (138, y + 2), KEY),
         word(112, y + 17, f"scores = Q Kᵀ / √{d}"),
         word(271, y + 17, "softmax, row by row"),
-        _rows_named(names, 44, top, query),
+        _rows_named(names, 42, top, query),
         arrow((181, top + ROW * n / 2), (203, top + ROW * n / 2)),
     ]
     for x, rows, ink in ((48, steps.scores, INK), (206, steps.weights, OUTPUT)):
