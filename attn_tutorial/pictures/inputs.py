@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["booleans", "check_limits", "curve_points", "numbers"]
+__all__ = ["booleans", "check_between", "check_limits", "curve_points", "numbers"]
 
 
 def _rows(name: str, values: Any) -> list[list[Any]]:
@@ -65,6 +65,21 @@ def booleans(**mask: Any) -> list[list[bool]]:
         if not isinstance(x, int) or x not in (0, 1):
             raise TypeError(f"{name} must be bool (True = attend), got {x!r}")
     return [[bool(x) for x in row] for row in rows]
+
+
+def check_between(name: str, value: int, low: int, high: int) -> int:
+    """Return an integer that a picture has room for: from ``low`` to ``high``.
+
+    Raises:
+        TypeError: If it is not an integer (a bool is not one).
+        ValueError: If it is too small or too large.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    count = value.__index__()
+    if not low <= count <= high:
+        raise ValueError(f"{name} must be from {low} to {high}, got {count}")
+    return count
 
 
 def check_limits(name: str, low: float | None, high: float | None) -> None:

@@ -28,6 +28,7 @@ COLORS = {
     "black": "#222222",
     "grey": "#8a8a8a",
     "pale": "#e8e8e8",
+    "white": "#ffffff",
 }
 CYCLE = [COLORS[c] for c in ("blue", "vermillion", "green", "purple", "orange", "sky")]
 KEPT, WASTED = COLORS["blue"], COLORS["orange"]

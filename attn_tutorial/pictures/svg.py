@@ -96,11 +96,14 @@ def runs(cells: Sequence[Any]) -> Iterator[tuple[Any, int, int]]:
         start += length
 
 
-def svg(body: str, width: float, height: float, alt: str) -> Frame:
-    """Wrap drawn parts; fonts and colours come from the page."""
+def svg(body: str, width: float, height: float, alt: str, scale: float = 1.0) -> Frame:
+    """Wrap drawn parts; fonts and colours come from the page.
+
+    Where there is room, the picture is ``scale`` times as wide as its own units say.
+    """
     return Frame(
         f'<svg class="attn-s" role="img" aria-label="{html.escape(alt)}" '
-        f'xmlns="http://www.w3.org/2000/svg" width="{num(width)}" '
+        f'xmlns="http://www.w3.org/2000/svg" width="{num(width * scale)}" '
         f'viewBox="0 0 {num(width)} {num(height)}" font-family="sans-serif" '
         f'font-size="{FONT}" fill="currentColor" style="display:block;'
         f'margin:0 auto;max-width:100%;height:auto">{body}</svg>',
