@@ -14,6 +14,7 @@ from attn_tutorial.experiments.records import Result, Setting
 from attn_tutorial.instruments.advice import SHARE, advise_window
 from attn_tutorial.instruments.distances import gradient_profile, smallest_window
 from attn_tutorial.instruments.limits import RISE, losses_with_windows
+from attn_tutorial.instruments.memory import saved_bytes
 from attn_tutorial.networks.tasks import IGNORE
 from attn_tutorial.networks.training import BatchFunction, fit
 from attn_tutorial.networks.transformer import Transformer, layer_patterns
@@ -30,6 +31,7 @@ __all__ = [
     "labels",
     "share",
     "train_as",
+    "training_bytes",
     "training_flops",
 ]
 
@@ -66,10 +68,21 @@ def build(
 
 
 def train_as(
-    setting: Setting, model: nn.Module, batch_fn: BatchFunction, seed: int
+    setting: Setting,
+    model: nn.Module,
+    batch_fn: BatchFunction,
+    seed: int,
+    **options: Any,
 ) -> list[float]:
     """Train a model with the numbers of a setting; returns the losses."""
-    return fit(model, batch_fn, seed=seed, **_chosen(setting, TRAINING))
+    return fit(model, batch_fn, seed=seed, **_chosen(setting, TRAINING), **options)
+
+
+def training_bytes(model: nn.Module, *inputs: Tensor) -> int:
+    """Bytes that a forward pass over these inputs keeps for the backward pass."""
+    device = next(model.parameters()).device
+    inputs = tuple(x.to(device) for x in inputs)
+    return saved_bytes(lambda: model(*inputs))
 
 
 @torch.no_grad()

@@ -40,8 +40,8 @@ def pages(language: str) -> dict[str, str]:
         >>> len(pages("de")), list(pages("en-US"))[0]
         (48, 'scalc/1.html')
     """
-    named = {f"{area}/{i}.html": (area, i) for area in AREAS for i in range(1, EACH + 1)}
-    return {name: _page(language, *place) for name, place in named.items()}
+    places = [(area, i) for area in AREAS for i in range(1, EACH + 1)]
+    return {f"{area}/{i}.html": _page(language, area, i) for area, i in places}
 
 
 def _page(language: str, area: str, i: int) -> str:

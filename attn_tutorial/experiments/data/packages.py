@@ -1,9 +1,9 @@
 """Files of Debian packages, read with Python's standard library on any system.
 
-A package is one file, ``NAME_VERSION_all.deb``, in a folder of the user's cache. Where
-there is ``apt-get`` (Debian 12), it is brought by ``apt-get download``. Elsewhere the
-reader saves the file in that folder once, and no tool of Debian is needed: a package is
-an ``ar`` archive that holds a ``tar`` archive. Nothing of a package is part of this one.
+A package is one file, ``NAME_VERSION_all.deb``, in a folder of the user's cache. On
+Debian 12 ``apt-get download`` brings it there. Elsewhere the reader saves the file in
+that folder once, and needs no tool of Debian: a package is an ``ar`` archive that holds
+a ``tar`` archive. Nothing of it is part of the package that you read.
 """
 
 from __future__ import annotations
@@ -59,10 +59,6 @@ def files_below(package: Path, top: str) -> dict[str, bytes]:
 
     Raises:
         ValueError: If it is no Debian package.
-
-    Example:
-        >>> files_below(package_file("hello"), "usr/share")  # doctest: +SKIP
-        {'doc/hello/copyright': b'...'}
     """
     start, found = f"./{top}/", {}
     with tarfile.open(fileobj=io.BytesIO(_data(package))) as archive:

@@ -1,4 +1,4 @@
-"""eSpeak NG says a line: called in its shared library, which ``espeakng-loader`` brings.
+"""eSpeak NG says a line: its shared library comes with ``espeakng-loader``.
 
 The library (licence: GPL-3) computes speech from rules, so that a word sounds the same
 each time, without a room, a mood or a microphone.
@@ -15,7 +15,6 @@ from torch import Tensor
 __all__ = ["spoken"]
 
 RETRIEVAL, UTF8, CONTINUE = 1, 1, 0  # as in espeak-ng's speak_lib.h
-SEED = 1
 CALLBACK = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
 )
@@ -45,6 +44,9 @@ def _library() -> tuple[ctypes.CDLL, int]:
 def spoken(text: str, voice: str) -> tuple[Tensor, int]:
     """Say a text.
 
+    The synthesiser goes on from line to line: it says the same lines alike only in the
+    same order, from the start of a process.
+
     Args:
         text: What to say.
         voice: A voice of eSpeak NG, such as "cs+m3": Czech, third male variant.
@@ -67,7 +69,6 @@ def spoken(text: str, voice: str) -> tuple[Tensor, int]:
         return CONTINUE
 
     library.espeak_SetSynthCallback(hear)
-    library.espeak_ng_SetRandSeed(ctypes.c_long(SEED))  # each line as if it were first
     letters = text.encode() + b"\0"
     library.espeak_Synth(letters, len(letters), 0, 0, 0, UTF8, None, None)
     library.espeak_Synchronize()
