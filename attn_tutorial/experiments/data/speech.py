@@ -24,6 +24,7 @@ from attn_tutorial.experiments.data import made_up
 from attn_tutorial.experiments.data.corpora import PARTS, digits_of, part_of
 from attn_tutorial.experiments.data.packages import files_below, package_file
 from attn_tutorial.experiments.data.synthesiser import spoken
+from attn_tutorial.provenance import version
 
 __all__ = [
     "ACTED",
@@ -51,7 +52,7 @@ LINE = re.compile(
 )
 BLANK = 0  # of the recogniser; letters are numbered from 1
 LETTERS = " aábcčdďeéěfghiíjklmnňoópqrřsštťuúůvwxyýzž"
-LONGEST = 6.0  # seconds
+LONGEST = 50  # letters of a line
 MELS, STACK = 40, 3  # bands of a frame, and frames of a token
 FEATURES = MELS * STACK
 FRAME, HOP = 0.025, 0.01  # seconds
@@ -74,7 +75,7 @@ class Clip:
 
 @functools.cache
 def clips(source: str) -> Mapping[str, list[Clip]]:
-    """The clips of each part, of at most LONGEST seconds.
+    """The clips of each part, of lines that have at most LONGEST letters.
 
     Args:
         source: ACTED, SYNTHESISED, or MADE_UP for a few that need no package.
@@ -86,20 +87,26 @@ def clips(source: str) -> Mapping[str, list[Clip]]:
     found, seen = {part: [] for part in PARTS}, set()
     for name, speaker, text in _lines(source):
         words = plain(text)
-        if words and words not in seen:
+        if words and len(words) <= LONGEST and words not in seen:
             seen.add(words)
-            sound, rate = _sound(source, name, speaker, text)
-            if len(sound) <= LONGEST * rate:
-                clip = Clip(name, words, features(sound, rate))
-                found[part_of(name.rpartition("/")[0])].append(clip)
+            heard = features(*_sound(source, name, speaker, text))
+            found[part_of_level(name)].append(Clip(name, words, heard))
     return found
 
 
+def part_of_level(name: str) -> str:
+    """Say which part a line belongs to, by the folder of its level."""
+    return part_of(f"script/{name.rpartition('/')[0]}")
+
+
 def fingerprint(source: str) -> str:
-    """Twelve digits that stand for the lines, and for the sounds if they are acted."""
+    """Twelve digits that stand for the lines, and for the sounds or their synthesiser."""
     if source == MADE_UP:
         return digits_of({name: text.encode() for name, _, text in made_up.lines()})
-    return digits_of({**_texts(), **(_sounds() if source == ACTED else {})})
+    if source == ACTED:
+        return digits_of({**_texts(), **_sounds()})
+    said_by = {"espeakng-loader": str(version("espeakng-loader")).encode()}
+    return digits_of({**_texts(), **said_by})
 
 
 def plain(text: str) -> str | None:

@@ -27,7 +27,7 @@ TUNING = Tuning((0.01, 0.02, 0.04), "validation_error")
 
 PARTS = ("validation", "test")
 BASE = {"data": HELP, "vocabulary": 2048, "n": 64, "d_model": 96, "heads": 3}
-BASE |= {"layers": 3, "batch": 32, "steps": 500, "optimizer": "muon", "lr": 0.02}
+BASE |= {"layers": 3, "batch": 32, "steps": 1000, "optimizer": "muon", "lr": 0.02}
 BASE |= {"letters": 30}
 QUICK = {"data": MADE_UP, "vocabulary": 300, "d_model": 32, "heads": 2}
 QUICK |= {"layers": 1, "batch": 8, "steps": 6, "letters": 12}
