@@ -14,7 +14,6 @@ from attn_tutorial.experiments.records import SCHEMA, OpenRecord, load, record_p
 from attn_tutorial.experiments.registry import EXPERIMENTS
 from attn_tutorial.experiments.runner import pending
 
-
 # Studies whose full runs are still to be made. A name leaves with its first record.
 AWAITED = {
     "entities",

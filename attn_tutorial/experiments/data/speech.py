@@ -100,7 +100,7 @@ def part_of_level(name: str) -> str:
 
 
 def fingerprint(source: str) -> str:
-    """Twelve digits that stand for the lines, and for the sounds or their synthesiser."""
+    """Twelve digits that stand for the lines, and for who says them."""
     if source == MADE_UP:
         return digits_of({name: text.encode() for name, _, text in made_up.lines()})
     if source == ACTED:

@@ -38,7 +38,7 @@ TUNING = Tuning((0.01, 0.02, 0.04), "validation_error")
 
 PARTS = ("validation", "test")
 BASE = {"d_model": 96, "heads": 3, "layers": 4, "dropout": 0.1, "batch": 8}
-BASE |= {"steps": 1000, "optimizer": "muon", "lr": 0.02}
+BASE |= {"steps": 1500, "optimizer": "muon", "lr": 0.02}
 QUICK = {"d_model": 32, "heads": 2, "layers": 1, "steps": 4}
 WINDOWED = ("local 4", "local 16", "blocks 16")
 SHOWN = 4  # lines of the test part that a record holds with what was heard
