@@ -157,8 +157,9 @@ def written(model: EncoderDecoder, setting: Setting) -> Result:
         rows = model.translate(source, MARK, MARK, length=setting["n"]).tolist()
         found += [decode(token for token in row if token != MARK) for row in rows]
     english, german = ([decode(pair[side][:-1]) for pair in some] for side in (0, 1))
-    shown = [list(texts) for texts in zip(english, german, found, strict=True)]
-    return {"test_chrf": chrf(found, german), "translations": shown[:SHOWN]}
+    texts = {"english": english, "german": german, "translated": found}
+    shown = {name: some[:SHOWN] for name, some in texts.items()}
+    return {"test_chrf": chrf(found, german), **shown}
 
 
 def report(runs: Runs) -> str:

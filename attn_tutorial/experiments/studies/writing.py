@@ -44,6 +44,7 @@ QUICK |= {"steps": 4, "passages": 4, "texts": 2, "prompt": 16, "written": 8}
 WINDOWED = ("local 4", "local 16", "blocks 32")
 WARMTH = 0.7  # temperature of what is drawn
 AGAIN = 16  # bytes that say again what was said
+SHOWN = 2  # texts that a record holds
 
 
 def settings(quick: bool) -> list[Setting]:
@@ -121,8 +122,8 @@ def judged(model: nn.Module, setting: Setting, seed: int) -> Result:
     exist = sum(word in known for word in words) / max(1, len(words))
     again = sum(repeated(text, AGAIN) for text in texts) / len(texts)
     starts = [bytes(row).decode(errors="replace") for row in prompts.tolist()]
-    shown = [list(pair) for pair in zip(starts, texts, strict=True)][:2]
-    return {"words_that_exist": exist, "repeated": again, "written": shown}
+    shown = {"prompts": starts[:SHOWN], "written": texts[:SHOWN]}
+    return {"words_that_exist": exist, "repeated": again, **shown}
 
 
 def report(runs: Runs) -> str:
