@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from attn_tutorial.cost import LayerFlops, layer_flops
 from attn_tutorial.experiments.named import named_patterns
-from attn_tutorial.experiments.records import Result, Setting
+from attn_tutorial.experiments.records import Result, Runs, Setting
 from attn_tutorial.instruments.advice import SHARE, advise_window
 from attn_tutorial.instruments.distances import gradient_profile, smallest_window
 from attn_tutorial.instruments.limits import RISE, losses_with_windows
@@ -29,6 +29,7 @@ __all__ = [
     "forward_flops",
     "kv_bytes",
     "labels",
+    "price",
     "share",
     "train_as",
     "training_bytes",
@@ -83,6 +84,18 @@ def training_bytes(model: nn.Module, *inputs: Tensor) -> int:
     device = next(model.parameters()).device
     inputs = tuple(x.to(device) for x in inputs)
     return saved_bytes(lambda: model(*inputs))
+
+
+def price(runs: Runs) -> tuple[str, str]:
+    """MiB kept for a backward pass, and the minutes of the quickest training.
+
+    Example:
+        >>> from attn_tutorial.experiments.records import Run
+        >>> price(Runs([Run({}, 0, {"training_bytes": 2**20}, {"seconds": 90})]))
+        ('1', '1.5')
+    """
+    minutes = min(run.made["seconds"] for run in runs) / 60
+    return f"{runs.mean('training_bytes') / 2**20:.0f}", f"{minutes:.1f}"
 
 
 @torch.no_grad()

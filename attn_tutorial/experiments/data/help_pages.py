@@ -83,6 +83,7 @@ def pages(source: str, language: str) -> dict[str, str]:
     return {name: page.decode() for name, page in files.items()}
 
 
+@functools.cache
 def fingerprint(source: str) -> str:
     """Twelve digits that stand for the text in both languages."""
     both = {k: "".join(pages(source, k).values()).encode() for k in PACKAGES}

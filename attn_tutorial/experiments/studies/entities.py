@@ -21,7 +21,13 @@ from attn_tutorial.experiments.data.help_pages import (
     texts,
 )
 from attn_tutorial.experiments.measures import Span, marks_f1
-from attn_tutorial.experiments.models import build, labels, train_as, training_bytes
+from attn_tutorial.experiments.models import (
+    build,
+    labels,
+    price,
+    train_as,
+    training_bytes,
+)
 from attn_tutorial.experiments.records import Result, Runs, Setting
 from attn_tutorial.experiments.runner import Tuning
 from attn_tutorial.experiments.tables import table
@@ -139,8 +145,6 @@ def report(runs: Runs) -> str:
     for group, part in runs.groups("pattern"):
         by_kind = (f"{score:.3f}" for score in part.mean("test_f1_by_kind"))
         scores = part.spread("validation_f1"), part.spread("test_f1"), *by_kind
-        minutes = min(run.made["seconds"] for run in part) / 60
-        cost = f"{part[0].result['training_bytes'] / 2**20:.0f}", f"{minutes:.1f}"
-        rows.append((*group, len(part), *scores, *cost))
+        rows.append((*group, len(part), *scores, *price(part)))
     header = ("pattern", "seeds", "validation F1", "test F1", *MARKS)
     return table((*header, "MiB", "minutes"), rows)

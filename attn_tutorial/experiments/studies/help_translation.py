@@ -19,7 +19,7 @@ from attn_tutorial.benchmark.spelling import recorded_pattern
 from attn_tutorial.experiments.data.help_pages import HELP, MADE_UP, fingerprint, pairs
 from attn_tutorial.experiments.data.subwords import MARK, PAD, Subwords
 from attn_tutorial.experiments.measures import chrf
-from attn_tutorial.experiments.models import train_as, training_bytes
+from attn_tutorial.experiments.models import price, train_as, training_bytes
 from attn_tutorial.experiments.records import Result, Runs, Setting
 from attn_tutorial.experiments.runner import Tuning
 from attn_tutorial.experiments.tables import table
@@ -167,9 +167,6 @@ def report(runs: Runs) -> str:
     rows = []
     for group, part in runs.groups("pattern", "cross"):
         bits = part.spread("validation_bits"), part.spread("test_bits")
-        cost = part[0].result["training_bytes"] / 2**20
-        minutes = min(run.made["seconds"] for run in part) / 60
-        numbers = f"{cost:.0f}", f"{minutes:.1f}"
-        rows.append((*group, len(part), *bits, part.spread("test_chrf"), *numbers))
+        rows.append((*group, len(part), *bits, part.spread("test_chrf"), *price(part)))
     header = ("self-attention", "cross-attention", "seeds", "validation bits")
     return table((*header, "test bits", "test chrF", "MiB", "minutes"), rows)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from attn_tutorial import patterns
 from attn_tutorial.benchmark.spelling import recorded_pattern
+from attn_tutorial.experiments.models import price
 from attn_tutorial.experiments.records import Result, Runs, Setting
 from attn_tutorial.experiments.runner import Tuning
 from attn_tutorial.experiments.studies.help_translation import (
@@ -127,8 +128,7 @@ def report(runs: Runs) -> str:
     rows = []
     for group, part in runs.groups("pattern", "wait"):
         bits = part.spread("validation_bits"), part.spread("test_bits")
-        lag, minutes = part.mean("test_lag"), min(r.made["seconds"] for r in part) / 60
-        quality = (*bits, part.spread("test_chrf"))
-        rows.append((*group, len(part), f"{lag:.1f}", *quality, f"{minutes:.1f}"))
+        quality = f"{part.mean('test_lag'):.1f}", *bits, part.spread("test_chrf")
+        rows.append((*group, len(part), *quality, *price(part)))
     header = ("encoder", "wait", "seeds", "lag in tokens", "validation bits")
-    return table((*header, "test bits", "test chrF", "minutes"), rows)
+    return table((*header, "test bits", "test chrF", "MiB", "minutes"), rows)

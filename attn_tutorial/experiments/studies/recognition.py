@@ -23,7 +23,7 @@ from attn_tutorial.experiments.data.speech import (
     letters_of,
 )
 from attn_tutorial.experiments.measures import error_rate
-from attn_tutorial.experiments.models import train_as, training_bytes
+from attn_tutorial.experiments.models import price, train_as, training_bytes
 from attn_tutorial.experiments.named import named_patterns
 from attn_tutorial.experiments.records import Result, Runs, Setting
 from attn_tutorial.experiments.runner import Tuning
@@ -123,8 +123,6 @@ def report(runs: Runs) -> str:
     rows = []
     for group, part in runs.groups("data", "pattern"):
         names = ("validation_error", "test_error", "test_word_error")
-        minutes = min(run.made["seconds"] for run in part) / 60
-        cost = f"{part[0].result['training_bytes'] / 2**20:.0f}", f"{minutes:.1f}"
-        rows.append((*group, len(part), *map(part.spread, names), *cost))
+        rows.append((*group, len(part), *map(part.spread, names), *price(part)))
     header = ("voice", "pattern", "seeds", "validation, letters", "test, letters")
     return table((*header, "test, words", "MiB", "minutes"), rows)

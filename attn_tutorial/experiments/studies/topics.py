@@ -14,7 +14,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from attn_tutorial.experiments.data.help_pages import HELP, MADE_UP, fingerprint, texts
 from attn_tutorial.experiments.data.subwords import PAD, Subwords
-from attn_tutorial.experiments.models import build, labels, train_as, training_bytes
+from attn_tutorial.experiments.models import (
+    build,
+    labels,
+    price,
+    train_as,
+    training_bytes,
+)
 from attn_tutorial.experiments.records import Result, Runs, Setting
 from attn_tutorial.experiments.runner import Tuning
 from attn_tutorial.experiments.tables import table
@@ -119,8 +125,6 @@ def report(runs: Runs) -> str:
     rows = []
     for group, part in runs.groups("pattern"):
         names = ("validation_accuracy", "test_accuracy", "test_balanced")
-        minutes = min(run.made["seconds"] for run in part) / 60
-        cost = f"{part[0].result['training_bytes'] / 2**20:.0f}", f"{minutes:.1f}"
-        rows.append((*group, len(part), *map(part.spread, names), *cost))
+        rows.append((*group, len(part), *map(part.spread, names), *price(part)))
     header = ("pattern", "seeds", "validation", "test", "test, mean of topics")
     return table((*header, "MiB", "minutes"), rows)

@@ -20,6 +20,7 @@ from attn_tutorial.experiments.measures import repeated
 from attn_tutorial.experiments.models import (
     build,
     kv_bytes,
+    price,
     train_as,
     training_bytes,
     training_flops,
@@ -131,9 +132,7 @@ def report(runs: Runs) -> str:
     rows = []
     for group, part in runs.groups("pattern"):
         names = ("validation_bits", "test_bits", "words_that_exist", "repeated")
-        minutes = min(run.made["seconds"] for run in part) / 60
-        sizes = part.mean("kv_bytes") / 2**10, part.mean("training_bytes") / 2**20
-        costs = (*(f"{size:.0f}" for size in sizes), f"{minutes:.1f}")
+        costs = f"{part.mean('kv_bytes') / 2**10:.0f}", *price(part)
         rows.append((*group, len(part), *map(part.spread, names), *costs))
     header = ("pattern", "seeds", "validation bits", "test bits", "words that exist")
     return table((*header, "said again", "cache KB", "MiB", "minutes"), rows)
