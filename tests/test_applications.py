@@ -736,16 +736,14 @@ def test_words_are_heard_as_a_perfect_model_hears_them():
     class Perfect(torch.nn.Module):
         def __init__(self, some):
             super().__init__()
-            self.words, self.at = (
-                [clip.words for clip in some],
-                torch.nn.Parameter(torch.zeros(())),
-            )
+            self.words = [clip.words for clip in some]
+            self.place = torch.nn.Parameter(torch.zeros(()))  # says on which device
 
         def forward(self, sound, keep):
             scores = torch.zeros(len(sound), sound.shape[1], 1 + len(speech.LETTERS))
             for row, words in enumerate(self.words):
-                for place, letter in enumerate(speech.letters_of(words)):
-                    scores[row, 2 * place, letter] = 1
+                for i, letter in enumerate(speech.letters_of(words)):
+                    scores[row, 2 * i, letter] = 1
             return scores
 
     some = speech.clips(MADE_UP)["test"]

@@ -141,8 +141,8 @@ def bits(model: EncoderDecoder, setting: Setting, some: list[Pair]) -> float:
         scores = model(*inputs).flatten(0, 1)
         options = {"ignore_index": IGNORE, "reduction": "sum"}
         nats += cross_entropy(scores, wanted.flatten(), **options).item()
-    table = subwords(setting["data"], setting["vocabulary"]).bytes
-    length = sum(len(table[token]) + (token == MARK) for _, b in some for token in b)
+    spelt = subwords(setting["data"], setting["vocabulary"]).bytes
+    length = sum(len(spelt[token]) + (token == MARK) for _, b in some for token in b)
     return nats / length / math.log(2)
 
 
@@ -158,7 +158,7 @@ def written(model: EncoderDecoder, setting: Setting) -> Result:
         found += [decode(token for token in row if token != MARK) for row in rows]
     english, german = ([decode(pair[side][:-1]) for pair in some] for side in (0, 1))
     texts = {"english": english, "german": german, "translated": found}
-    shown = {name: some[:SHOWN] for name, some in texts.items()}
+    shown = {name: column[:SHOWN] for name, column in texts.items()}
     return {"test_chrf": chrf(found, german), **shown}
 
 
