@@ -14,10 +14,24 @@ from attn_tutorial.experiments.records import SCHEMA, OpenRecord, load, record_p
 from attn_tutorial.experiments.registry import EXPERIMENTS
 from attn_tutorial.experiments.runner import pending
 
+# Studies whose full runs are still to be made. A name leaves with its first record.
+AWAITED = {
+    "entities",
+    "help_translation",
+    "live_translation",
+    "recognition",
+    "topics",
+    "writing",
+}
 
-@pytest.fixture(params=EXPERIMENTS)
+
+@pytest.fixture(params=[name for name in EXPERIMENTS if name not in AWAITED])
 def name(request):
     return request.param
+
+
+def test_what_has_a_record_is_not_awaited():
+    assert {name for name in EXPERIMENTS if not record_path(name).exists()} == AWAITED
 
 
 def test_nothing_is_left_to_train(name, tmp_path):

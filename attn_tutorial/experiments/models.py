@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from attn_tutorial.cost import LayerFlops, layer_flops
 from attn_tutorial.experiments.named import named_patterns
-from attn_tutorial.experiments.records import Result, Setting
+from attn_tutorial.experiments.records import Result, Runs, Setting
 from attn_tutorial.instruments.advice import SHARE, advise_window
 from attn_tutorial.instruments.distances import gradient_profile, smallest_window
 from attn_tutorial.instruments.limits import RISE, losses_with_windows
+from attn_tutorial.instruments.memory import saved_bytes
 from attn_tutorial.networks.tasks import IGNORE
 from attn_tutorial.networks.training import BatchFunction, fit
 from attn_tutorial.networks.transformer import Transformer, layer_patterns
@@ -28,8 +29,10 @@ __all__ = [
     "forward_flops",
     "kv_bytes",
     "labels",
+    "price",
     "share",
     "train_as",
+    "training_bytes",
     "training_flops",
 ]
 
@@ -66,10 +69,33 @@ def build(
 
 
 def train_as(
-    setting: Setting, model: nn.Module, batch_fn: BatchFunction, seed: int
+    setting: Setting,
+    model: nn.Module,
+    batch_fn: BatchFunction,
+    seed: int,
+    **options: Any,
 ) -> list[float]:
     """Train a model with the numbers of a setting; returns the losses."""
-    return fit(model, batch_fn, seed=seed, **_chosen(setting, TRAINING))
+    return fit(model, batch_fn, seed=seed, **_chosen(setting, TRAINING), **options)
+
+
+def training_bytes(model: nn.Module, *inputs: Tensor) -> int:
+    """Bytes that a forward pass over these inputs keeps for the backward pass."""
+    device = next(model.parameters()).device
+    inputs = tuple(x.to(device) for x in inputs)
+    return saved_bytes(lambda: model(*inputs))
+
+
+def price(runs: Runs) -> tuple[str, str]:
+    """MiB kept for a backward pass, and the minutes of the quickest training.
+
+    Example:
+        >>> from attn_tutorial.experiments.records import Run
+        >>> price(Runs([Run({}, 0, {"training_bytes": 2**20}, {"seconds": 90})]))
+        ('1', '1.5')
+    """
+    minutes = min(run.made["seconds"] for run in runs) / 60
+    return f"{runs.mean('training_bytes') / 2**20:.0f}", f"{minutes:.1f}"
 
 
 @torch.no_grad()

@@ -6,21 +6,36 @@ from types import ModuleType
 
 from attn_tutorial.experiments.runner import Experiment
 from attn_tutorial.experiments.studies import (
+    entities,
+    help_translation,
     inside,
     language_model,
     latch,
+    live_translation,
     optimisers,
     recall,
+    recognition,
     regularisation,
     step_time,
     structure,
     tagging,
+    topics,
     translation,
     window_advice,
+    writing,
 )
 
 __all__ = ["EXPERIMENTS"]
 
+# On data of Debian packages: see ``experiments.data.packages``.
+APPLICATIONS = (
+    help_translation,
+    live_translation,
+    topics,
+    entities,
+    recognition,
+    writing,
+)
 STUDIES = (
     latch,
     language_model,
@@ -33,6 +48,7 @@ STUDIES = (
     structure,
     step_time,
     regularisation,
+    *APPLICATIONS,
 )
 
 

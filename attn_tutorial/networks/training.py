@@ -15,6 +15,7 @@ from attn_tutorial.networks.tasks import IGNORE
 __all__ = ["OPTIMIZERS", "accuracy", "adamw", "fit", "muon", "sgd"]
 
 BatchFunction = Callable[[Generator], tuple[Tensor, ...]]
+LossFunction = Callable[[Tensor, Tensor], Tensor]
 Optimizers = list[torch.optim.Optimizer]
 WARM_UP = 0.05  # share of the steps in which the learning rate rises
 
@@ -73,6 +74,7 @@ def fit(
     optimizer: str = "adamw",
     weight_decay: float = 0.01,
     label_smoothing: float = 0.0,
+    loss_fn: LossFunction | None = None,
 ) -> list[float]:
     """Train ``model`` to predict targets, on fresh batches, by AdamW unless told else.
 
@@ -88,6 +90,7 @@ def fit(
         optimizer: "adamw", "sgd" or "muon".
         weight_decay: How strongly weights are pulled to zero.
         label_smoothing: Share of a target that is spread over all labels.
+        loss_fn: Takes scores and targets; cross-entropy at every position if None.
 
     Returns:
         The loss of each step.
@@ -102,19 +105,22 @@ def fit(
     losses = []
     for step in range(steps):
         *inputs, targets = (x.to(device) for x in batch_fn(generator))
-        scores = model(*inputs).flatten(0, -2)
-        loss = cross_entropy(
-            scores,
-            targets.flatten(),
-            ignore_index=IGNORE,
-            label_smoothing=label_smoothing,
-        )
+        if loss_fn is None:
+            loss = _each_position(model(*inputs), targets, label_smoothing)
+        else:
+            loss = loss_fn(model(*inputs), targets)
         model.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         _advance(optimizers, _schedule(step, steps))
         losses.append(loss.detach())
     return torch.stack(losses).tolist()
+
+
+def _each_position(scores: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    """Mean cross-entropy of all positions that count."""
+    options = {"ignore_index": IGNORE, "label_smoothing": smoothing}
+    return cross_entropy(scores.flatten(0, -2), targets.flatten(), **options)
 
 
 def _advance(optimizers: Optimizers, factor: float) -> None:

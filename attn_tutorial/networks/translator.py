@@ -164,11 +164,49 @@ class EncoderDecoder(nn.Module):
         Returns:
             Shape (batch, n_target, num_target).
         """
-        key_keep = source != self.padding
-        read, x = self.source(source), self.target(target)
+        return self.write(target, self.read(source), source != self.padding)
+
+    def read(self, source: Tensor) -> Tensor:
+        """Encode a source, (batch, n_source): shape (batch, n_source, d_model)."""
+        x = self.source(source)
         for block in self.encoder:
-            read = block(read, key_keep=key_keep)
-        read = self.norm(read)
+            x = block(x, key_keep=source != self.padding)
+        return self.norm(x)
+
+    def write(self, target: Tensor, read: Tensor, key_keep: Tensor) -> Tensor:
+        """Score the token that follows each target token, given the encoded source.
+
+        Args:
+            target: Tokens written so far, shape (batch, n_target).
+            read: What ``read`` returned, shape (batch, n_source, d_model).
+            key_keep: Bool, shape (batch, n_source); False = padding.
+
+        Returns:
+            Shape (batch, n_target, num_target).
+        """
+        x = self.target(target)
         for block in self.decoder:
             x = block(x, read, key_keep)
         return self.head(x)
+
+    @torch.no_grad()
+    def translate(self, source: Tensor, start: int, end: int, length: int) -> Tensor:
+        """Write the likeliest token at each step, after ``start``, until ``end``.
+
+        Args:
+            source: Tokens, shape (batch, n_source).
+            start: First token of every text; not returned.
+            end: Token after which only itself is written.
+            length: Tokens at most.
+
+        Returns:
+            Tokens, shape (batch, at most length).
+        """
+        read, key_keep = self.read(source), source != self.padding
+        written = source.new_full((len(source), 1), start)
+        done = torch.zeros_like(written, dtype=torch.bool)
+        while written.shape[1] <= length and not done.all():
+            best = self.write(written, read, key_keep)[:, -1:].argmax(-1)
+            best = best.masked_fill(done, end)
+            written, done = torch.cat([written, best], 1), done | (best == end)
+        return written[:, 1:]

@@ -15,6 +15,7 @@ import functools
 import hashlib
 import importlib.metadata
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from torch import Generator, Tensor
 __all__ = [
     "PARTS",
     "VERSIONS",
+    "digits_of",
     "fingerprint",
     "part_of",
     "source_bytes",
@@ -80,8 +82,18 @@ def source_files() -> dict[str, bytes]:
 
 def fingerprint() -> str:
     """Twelve digits that stand for exactly this text."""
+    return digits_of(source_files())
+
+
+def digits_of(files: Mapping[str, bytes]) -> str:
+    """Twelve digits that stand for exactly these files.
+
+    Example:
+        >>> digits_of({"a.txt": b"A"}), digits_of({"a.txt": b"B"})
+        ('262bb2e4ba37', '6e724567edc1')
+    """
     digest = hashlib.sha256()
-    for name, text in source_files().items():
+    for name, text in files.items():
         digest.update(name.encode() + b"\0" + text + b"\0")
     return digest.hexdigest()[:12]
 
