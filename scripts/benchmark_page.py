@@ -54,10 +54,28 @@ def part(name: str, records: benchmark.Records) -> str:
     """One device: its software, its runs, and what they found."""
     lines = [f"### `{name}`", "", facts(records), "", HEAD, "|---" * 7 + "|"]
     lines += [row(record) for record in records]
+    if other := next(
+        (x for x in benchmark.devices() if name.startswith(f"{x}_")), None
+    ):
+        return "\n".join([*lines, "", *beside(other, records), ""])
     lines += ["", calls(records), "", *doubts(records)]
     lines += ["", "Median over the runs, with the lowest and the highest:", ""]
     found = [benchmark.limits(records), *benchmark.findings(records)]
     return "\n".join([*lines, *(f"{one.markdown()}\n" for one in found)])
+
+
+def extended(name: str) -> str | None:
+    """The device whose name this one begins with: the same machine."""
+    return next((x for x in benchmark.devices() if name.startswith(f"{x}_")), None)
+
+
+def beside(name: str, records: benchmark.Records) -> list[str]:
+    """The same machine with other software: times over those of the first records."""
+    found = benchmark.changes(benchmark.load(name), records)
+    words = (
+        f"The machine of `{name}` with other software. A is `{name}`, B this record:"
+    )
+    return [words, "", found.markdown()]
 
 
 def facts(records: benchmark.Records) -> str:
@@ -70,7 +88,7 @@ def facts(records: benchmark.Records) -> str:
     texts.append(known["cpu_capability"])
     if known.get("vector_instructions"):
         texts.append(" ".join(known["vector_instructions"]))
-    if known["cuda"]:
+    if known["driver"]:
         texts.append(f"CUDA {known['cuda']}, driver {known['driver']}")
     texts += [f"PyTorch {known['torch']}", f"Python {known['python']}", known["system"]]
     texts += [f"{name} {found}" for name, found in known["packages"].items() if found]

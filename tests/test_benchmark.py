@@ -1016,9 +1016,10 @@ def test_show_prints_limits_tables_and_findings():
 
 def test_compare_prints_changes_case_by_case():
     text = benchmark.compare(Records(RUNS[:1]), Records(RUNS[1:2]))
-    assert "tiled: median 2.00x in 5 cases" in text
-    assert "sdpa full: median 1.00x in 5 cases" in text
-    assert "highest 2.00x: local, n = " in text
+    rows = [re.split(r" {2,}", line.strip()) for line in text.splitlines()]
+    assert ["tiled", "5", "2.00", "2.00", "2.00"] in [row[:5] for row in rows]
+    assert ["sdpa full", "5", "1.00", "1.00", "1.00"] in [row[:5] for row in rows]
+    assert rows[-1][5].startswith("local, n = ")
     assert "no case in common" in benchmark.compare(RUNS, Records())
 
 
@@ -1088,7 +1089,8 @@ def test_records_of_two_versions_of_pytorch_can_be_compared():
     text = benchmark.compare(Records(RUNS[:1]), Records([other]))
     assert f"They differ in torch: A {torch.__version__}, B 99.0" in text
     assert "They differ in vector instructions: A " in text
-    assert "different settings" not in text and "tiled: median 2.00x" in text
+    assert "different settings" not in text
+    assert ["tiled", "2.00"] in [line.split()[0:4:2] for line in text.splitlines()[2:]]
     both = Records([RUNS[0], other])
     assert f"PyTorch {torch.__version__} and 99.0" in both.source
     assert "Vector instructions of y-1: sve; PyTorch uses " in report.show(both)
@@ -1135,7 +1137,8 @@ def test_the_page_shows_the_runs_and_the_schema_as_they_are():
 def test_every_device_of_the_book_has_several_clean_runs():
     for name in benchmark.devices():
         runs = benchmark.load(name)
-        assert len(runs) >= 2, f"{name}: one run is no evidence"
+        beside = any(name.startswith(f"{other}_") for other in benchmark.devices())
+        assert beside or len(runs) >= 2, f"{name}: one run is no evidence"
         assert not any(run.provenance["dirty"] for run in runs)
         assert len({run.provenance["date"] for run in runs}) == len(runs)
 
@@ -1174,7 +1177,7 @@ def test_the_quick_suite_from_end_to_end(few, tmp_path, monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert shown.splitlines()[-3:] == printed.rstrip().splitlines()[-5:-2]
     __main__.main(["compare", str(path), str(path)])
-    assert "tiled: median 1.00x in 1 cases" in capsys.readouterr().out
+    assert re.search(r"tiled +1 +1\.00 +1\.00", capsys.readouterr().out)
 
 
 def test_a_dry_run_lists_the_cases_and_their_time_and_measures_nothing(

@@ -15,7 +15,7 @@ recorded with the reason. Trust the ratios within a case more than the seconds.
 """
 
 from attn_tutorial.benchmark.cases import SWEEPS, Case, Plan, suite
-from attn_tutorial.benchmark.conclusions import Finding, findings, limits
+from attn_tutorial.benchmark.conclusions import Finding, changes, findings, limits
 from attn_tutorial.benchmark.load import (
     Record,
     Records,
@@ -37,6 +37,7 @@ __all__ = [
     "Records",
     "Result",
     "Spread",
+    "changes",
     "compare",
     "devices",
     "findings",

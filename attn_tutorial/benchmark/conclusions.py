@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from statistics import median
 
 from attn_tutorial.benchmark.cases import FLEX, PATTERNS, Case
 from attn_tutorial.benchmark.load import Records, Spread
 
-__all__ = ["Finding", "findings", "flex_by_time", "limits"]
+__all__ = ["Finding", "changes", "findings", "flex_by_time", "limits"]
 
 OURS = "tiled"
 LONG = 2048  # from here on the cost of starting operations hardly counts
@@ -53,6 +54,27 @@ class Finding:
         texts = ["| " + " | ".join(row) + " |" for row in lines]
         texts[1] = texts[1].replace(" ", "")
         return "\n".join([f"**{self.title}**", "", *texts])
+
+
+def changes(a: Records, b: Records) -> Finding:
+    """Time in b over time in a, for each contender, in the cases that both have."""
+    head = ("contender", "cases", "median", "lowest", "highest", "highest in")
+    rows = [row for name in a.names if (row := changes_of(name, a, b))]
+    return Finding("Time in B over time in A", head, rows)
+
+
+def changes_of(name: str, a: Records, b: Records) -> tuple[str, ...] | None:
+    """The row of a contender, if there is a case that both have."""
+    both = [case for case in a.cases if a.of(name, case) and b.of(name, case)]
+    if not both:
+        return None
+    change = {
+        case: b.seconds(name, case).median / a.seconds(name, case).median
+        for case in both
+    }
+    most, values = max(change, key=change.get), change.values()
+    numbers = median(values), min(values), change[most]
+    return name, str(len(both)), *(f"{x:.2f}" for x in numbers), str(most)
 
 
 def findings(records: Records) -> list[Finding]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator
 
+from attn_tutorial.benchmark import conclusions
 from attn_tutorial.benchmark.cases import Case
 from attn_tutorial.benchmark.conclusions import OURS, findings, flex_by_time, limits
 from attn_tutorial.benchmark.load import Record, Records
@@ -196,20 +196,6 @@ def unlike(a: Records, b: Records) -> Iterator[str]:
 
 def compare(a: Records, b: Records) -> str:
     """How much the times of b differ from those of a, in cases that both have."""
-    changes: dict[str, list[tuple[float, Case]]] = {}
-    for case in a.cases:
-        for name in a.names:
-            if a.of(name, case) and b.of(name, case):
-                change = b.seconds(name, case).median / a.seconds(name, case).median
-                changes.setdefault(name, []).append((change, case))
     lines = [f"A: {a.source}", f"B: {b.source}", *unlike(a, b)]
-    lines.append("Time in B over time in A:")
-    if not changes:
-        lines.append("  no case in common")
-    for name, found in changes.items():
-        ordered = sorted(found, key=lambda pair: pair[0])
-        middle = statistics.median(change for change, _ in found)
-        lines.append(f"  {name}: median {middle:.2f}x in {len(found)} cases")
-        lines.append(f"    lowest  {ordered[0][0]:.2f}x: {ordered[0][1]}")
-        lines.append(f"    highest {ordered[-1][0]:.2f}x: {ordered[-1][1]}")
-    return "\n".join(lines)
+    found = conclusions.changes(a, b)
+    return "\n".join([*lines, str(found) if found.rows else "no case in common"])
