@@ -760,6 +760,8 @@ def test_a_folder_is_refused_as_a_record_before_anything_is_measured(
         __main__.main(["run", "--out", str(tmp_path)])
     foreign = tmp_path / "package.json"
     foreign.write_text('{"name": "left-pad"}')
+    with pytest.raises(SystemExit, match="cannot be written: choose another place"):
+        __main__.main(["run", "--out", str(foreign / "mine-1.json")])
     with pytest.raises(SystemExit, match="is no record of a benchmark"):
         __main__.main(["run", "--out", str(foreign)])
     assert foreign.read_text() == '{"name": "left-pad"}'

@@ -95,10 +95,14 @@ def check_place(path: Path) -> None:
     """
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: --out needs the name of a file")
-    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".draft")
-    draft.touch()
-    draft.unlink()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.touch()
+        draft.unlink()
+    except OSError as reason:
+        where = f"{path} cannot be written: choose another place for --out"
+        raise OSError(f"{where} ({reason.strerror})") from None
 
 
 @contextlib.contextmanager
