@@ -585,6 +585,13 @@ def at(positions):
     return torch.tensor([positions])
 
 
+def packed(mask, positions, documents):
+    """As Transformers 5.24 joins the two; 5.23 joins them the other way round."""
+    own = masking.packed_sequence_mask_function(documents)
+    moved = masking.remap_positions_for_packed_sequence(mask, positions)
+    return masking.and_masks(moved, own)
+
+
 READABLE = {
     "causal": (masking.causal_mask_function, P.causal()),
     "full": (masking.bidirectional_mask_function, P.full()),
@@ -596,12 +603,21 @@ READABLE = {
         P.blocks(5) & P.causal(),
     ),
     "packed": (
-        masking.packed_sequence_compatibility_function(
+        packed(
             masking.sliding_window_causal_mask_function(3),
             restarted(5, 1, 10),
             at([0] * 5 + [1] + [2] * 10),
         ),
         P.documents([5, 1, 10]) & P.local((2, 0)),
+    ),
+    "packed as 5.23 does it": (
+        masking.and_masks(
+            masking.packed_sequence_mask_function(at([0] * 6 + [1] * 10)),
+            masking.remap_positions_for_packed_sequence(
+                masking.causal_mask_function, restarted(6, 10)
+            ),
+        ),
+        P.documents([6, 10]) & P.causal(),
     ),
     "either": (
         masking.or_masks(
@@ -645,7 +661,7 @@ UNREADABLE = {
     "rows packed differently": masking.packed_sequence_mask_function(
         torch.tensor([[0, 0, 1], [0, 1, 1]])
     ),
-    "chunks of documents": masking.packed_sequence_compatibility_function(
+    "chunks of documents": packed(
         masking.chunked_causal_mask_function(4, torch.zeros(1, dtype=torch.int64)),
         restarted(2, 3),
         at([0, 0, 1, 1, 1]),

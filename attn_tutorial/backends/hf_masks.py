@@ -91,10 +91,13 @@ def _combined(functions: tuple, pick: Callable, combine: Callable) -> Pattern | 
 
 
 def _joined(parts: list[Pattern], pick: Callable, combine: Callable) -> Pattern:
-    """Bands all hold the query itself, so that and, or of them is one band again."""
+    """Bands all hold the query itself, so that and, or of them is one band again.
+
+    Documents come first, in whichever order a release of Transformers joins them.
+    """
     bands = [band_of(part) for part in parts]
     if None in bands:
-        return combine(*parts)
+        return combine(*sorted(parts, key=lambda part: part.name != "documents"))
     left, right = (pick(ends) for ends in zip(*bands, strict=True))
     plain = {(FAR, FAR): full(), (FAR, 0): causal()}
     return plain.get((left, right)) or local((left, right))
