@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = "book/solutions.md"
 
 EXERCISE = re.compile(
-    r"^\*\*Exercise \d+ \(`?([a-z]+-\d+)[^)]*\)\.\*\*\s*(.+?)(?=^\*\*Exercise |^## |\Z)",
+    r"^\*\*Exercise \d+ \(`?([a-z]+-\d+)[^)]*\)\.\*\*\s*"  # its number and name
+    r"(.+?)(?=^\*\*Exercise |^## |\Z)",
     re.DOTALL | re.MULTILINE,
 )
 LINK = re.compile(r"\s*\[Solution\]\([^)]*\)\.?\s*$")
