@@ -56,8 +56,9 @@ clean:  ## Remove everything that was built (.venv stays)
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
-index: $(VENV)/.everything  ## Write the equation index and the pages of the records again
+index: $(VENV)/.everything  ## Write the equation index, the questions of the solutions and the records again
 	$(BIN)/python scripts/equation_index.py
+	$(BIN)/python scripts/solutions_page.py
 	$(BIN)/python scripts/benchmark_page.py
 	$(BIN)/python scripts/experiment_page.py
 

@@ -51,13 +51,16 @@ DISPLAY = re.compile(
     r"\$\$(.+?)\$\$|(\\begin\{(equation|align)\*?\}.+?\\end\{\3\*?\})", re.DOTALL
 )
 
+HEADING = re.compile(r"^#{1,3} (.+)$", re.MULTILINE)
+
 HEAD = """\
 # Equation index
 
 Every numbered equation of the book with its three partners: the function that computes
-it, the tests that compare the function with an independent computation, and the chapter
-that derives it. This page is generated from the sources, and a test fails when an
-equation lacks one of its partners.
+it, the tests that compare the function with an independent computation, and the section
+that derives it. The numbers follow the reading order. This page is generated from the
+sources, and a test fails when an equation lacks one of its partners or stands out of
+order.
 """
 
 
@@ -67,6 +70,7 @@ class Equation:
 
     tex: list[str] = field(default_factory=list)
     chapters: list[str] = field(default_factory=list)
+    sections: list[str] = field(default_factory=list)
     functions: list[str] = field(default_factory=list)
     tests: list[str] = field(default_factory=list)
     words: str = ""
@@ -82,11 +86,22 @@ def collect(root: Path) -> dict[int, Equation]:
     for path in sorted((root / "tests").rglob("test_*.py")):
         for number, name in tests(path, root):
             found[number].tests.append(name)
-    for path in sorted((root / "notebooks").glob("*.ipynb")):
-        for number, tex in displayed(path):
+    for path in chapters(root):
+        for number, tex, section in displayed(path):
             found[number].chapters.append(path.stem)
+            found[number].sections.append(section)
             found[number].tex.append(tex)
     return dict(sorted(found.items()))
+
+
+def chapters(root: Path) -> list[Path]:
+    """Notebooks in the order of the table of contents, the others after them."""
+    contents = root / "_toc.yml"
+    text = contents.read_text(encoding="utf-8") if contents.exists() else ""
+    order = re.findall(r"file: notebooks/(\w+)", text)
+    found = sorted((root / "notebooks").glob("*.ipynb"))
+    place = {name: number for number, name in enumerate(order)}
+    return sorted(found, key=lambda path: place.get(path.stem, len(order)))
 
 
 def functions(path: Path, root: Path):
@@ -144,15 +159,21 @@ def marked(decorator: ast.expr) -> list[int]:
 
 
 def displayed(path: Path):
-    """Yield (number, TeX) for the tagged equations in a notebook's text."""
+    """Yield (number, TeX, section) for the tagged equations in a notebook's text."""
+    section = ""
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         if cell["cell_type"] != "markdown":
             continue
         text = "".join(cell["source"])
-        for match in DISPLAY.finditer(text):
+        for match in sorted(
+            (*DISPLAY.finditer(text), *HEADING.finditer(text)), key=re.Match.start
+        ):
+            if match.re is HEADING:
+                section = match[1]
+                continue
             tex = match[1] or match[2]
             for number in TAG.findall(tex):
-                yield int(number), TAG.sub("", tex).strip()
+                yield int(number), TAG.sub("", tex).strip(), section
 
 
 def problems(found: dict[int, Equation]) -> list[str]:
@@ -170,18 +191,30 @@ def problems(found: dict[int, Equation]) -> list[str]:
     return messages
 
 
+def disorder(root: Path) -> list[str]:
+    """One sentence for each number that does not follow the one read before it."""
+    read = [number for path in chapters(root) for number, *_ in displayed(path)]
+    return [
+        f"Eq. ({number}) is read where Eq. ({place}) belongs"
+        for place, number in enumerate(read, start=1)
+        if number != place
+    ]
+
+
 def page(found: dict[int, Equation], root: Path) -> str:
     """The text of the index."""
     parts = [HEAD]
     for number, equation in found.items():
+        parts.append(f"(equation-{number})=")
         parts.append(f"## ({number}) {NAMES.get(number, 'Unknown')}\n")
         parts += [f"$$\n{tex}\n$$\n" for tex in equation.tex]
         if equation.words:
             parts.append(f"- **In the code's words:** {equation.words}")
         functions = ", ".join(function_link(name) for name in equation.functions)
-        chapters = ", ".join(chapter_link(name, root) for name in equation.chapters)
+        places = zip(equation.chapters, equation.sections, strict=True)
+        sections = ", ".join(section_link(*place, root) for place in places)
         parts.append(f"- **Computed by** {functions or 'nothing yet'}")
-        parts.append(f"- **Derived in** {chapters or 'no chapter yet'}")
+        parts.append(f"- **Derived in** {sections or 'no chapter yet'}")
         parts.append(f"- **Tested by** {test_list(equation.tests) or 'nothing yet'}\n")
     return "\n".join(parts)
 
@@ -198,10 +231,19 @@ def test_list(tests: list[str]) -> str:
     return "; ".join(f"`{file}`: {', '.join(names)}" for file, names in by_file.items())
 
 
-def chapter_link(name: str, root: Path) -> str:
+def section_link(name: str, section: str, root: Path) -> str:
+    """Links to an equation's chapter and to the heading above it."""
     notebook = json.loads((root / f"notebooks/{name}.ipynb").read_text("utf-8"))
     title = "".join(notebook["cells"][0]["source"]).splitlines()[0].lstrip("# ")
-    return f"[{title}](../notebooks/{name}.ipynb)"
+    chapter = f"[{title}](../notebooks/{name}.ipynb)"
+    if section in ("", title):
+        return chapter
+    return f"{chapter}, section [{section}](../notebooks/{name}.ipynb#{slug(section)})"
+
+
+def slug(heading: str) -> str:
+    """The anchor that the book gives to a heading, which is GitHub's."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -211,7 +253,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     found = collect(options.root)
     text, file = page(found, options.root), options.root / PAGE
-    messages = problems(found)
+    messages = problems(found) + disorder(options.root)
     if options.check:
         if not file.exists() or file.read_text(encoding="utf-8") != text:
             messages.append(f"{PAGE} is stale: run `make index`")

@@ -569,6 +569,8 @@ def test_heads_and_blocks_say_their_widths():
     block = texts(diagrams.transformer_block(64, 4, expansion=3, layers=5))
     assert {"Attention: 4 heads of 16", "MLP: 64 → 192 → 64"} <= set(block)
     assert "the same again: 5 blocks in all" in block
+    alone = texts(diagrams.transformer_block(32, 1, layers=1))
+    assert {"Attention: 1 head of 32", "to the read-out"} <= set(alone)
 
 
 NAN = float("nan")

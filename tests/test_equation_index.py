@@ -167,5 +167,30 @@ def test_equations_are_found_in_every_way_to_display_them(tmp_path):
     ]
     write_chapter(tmp_path, "chapter", source)
     found = list(index.displayed(tmp_path / "notebooks/chapter.ipynb"))
-    assert [number for number, _ in found] == [1, 2, 3, 4]
-    assert found[1] == (2, "b")
+    assert [number for number, *_ in found] == [1, 2, 3, 4]
+    assert found[1] == (2, "b", "")
+
+
+def test_an_equation_is_found_below_the_heading_that_stands_above_it(small):
+    source = ["# A chapter\n", "## One: first\n\n$$y \\tag{1}$$\n\n### Two\n\ntext\n"]
+    write_chapter(small, "chapter", [*source, "$$z \\tag{2}$$\n\n## Three\n"])
+    found = list(index.displayed(small / "notebooks/chapter.ipynb"))
+    assert found == [(1, "y", "One: first"), (2, "z", "Two")]
+    index.main(["--root", str(small)])
+    text = (small / index.PAGE).read_text()
+    assert "section [One: first](../notebooks/chapter.ipynb#one-first)" in text
+    assert "(equation-2)=\n## (2)" in text
+
+
+def test_numbers_out_of_the_reading_order_fail_the_check(small, capsys):
+    write_chapter(small, "a_later_one", [CHAPTER[0], CHAPTER[1]])
+    write_chapter(small, "chapter", [CHAPTER[0], CHAPTER[2]])
+    index.main(["--root", str(small)])
+    assert check(small) == 0
+    contents = "- file: notebooks/chapter\n- file: notebooks/a_later_one\n"
+    (small / "_toc.yml").write_text(contents)
+    capsys.readouterr()
+    assert check(small) == 1
+    error = capsys.readouterr().err
+    assert "Eq. (2) is read where Eq. (1) belongs" in error
+    assert "stale" not in error

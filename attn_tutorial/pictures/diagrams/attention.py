@@ -369,18 +369,19 @@ def transformer_block(
     if d_model % heads:
         raise ValueError(f"heads must divide d_model={d_model}, got {heads}")
     many = f"{layers} block{'s' * (layers != 1)}"
+    mixed = f"{heads} head{'s' * (heads != 1)} of {d_model // heads}"
     alt = (
         f"A stream of tokens, {d_model} numbers each, passes {many}. In a block two "
-        f"branches read it after a norm and add to it: attention with {heads} heads of "
-        f"{d_model // heads}, where tokens hear each other, and an MLP, {d_model} to "
-        f"{wide} to {d_model}, which sees each token alone."
+        f"branches read it after a norm and add to it: attention with {mixed}, where "
+        f"tokens hear each other, and an MLP, {d_model} to {wide} to {d_model}, which "
+        "sees each token alone."
     )
-    attention = f"Attention: {heads} heads of {d_model // heads}"
+    following = f"the same again: {many} in all" if layers > 1 else "to the read-out"
     mlp = f"MLP: {d_model} → {wide} → {d_model}"
     body = "".join(
         [
-            _draw_stream(f"n tokens of {d_model} numbers", many),
-            _draw_branch(60, attention, "tokens hear each other", KEY),
+            _draw_stream(f"n tokens of {d_model} numbers", following),
+            _draw_branch(60, f"Attention: {mixed}", "tokens hear each other", KEY),
             _draw_branch(208, mlp, "each token by itself", VALUE),
         ]
     )
@@ -390,14 +391,14 @@ def transformer_block(
 STREAM = 52.0  # where the stream runs
 
 
-def _draw_stream(text: str, many: str) -> str:
+def _draw_stream(text: str, following: str) -> str:
     parts = [
         word(STREAM - 18, 15, text, "start"),
         box(8, 38, PAGE - 16, 326, edge=(INK, 0.4), dash="5 4"),
         line(f"M{num(STREAM)} 22V360", width=3),
         arrow((STREAM, 358), (STREAM, 382), width=3, head=10),
         word(STREAM - 18, 205, "residual stream", turned=True),
-        word(STREAM + 14, 386, f"the same again: {many} in all", "start"),
+        word(STREAM + 14, 386, following, "start"),
     ]
     return "".join(parts)
 

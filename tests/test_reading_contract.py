@@ -1,0 +1,471 @@
+"""What a chapter owes its reader: answers that fold, numbers, few and useful lines.
+
+The rules are functions that yield faults of a notebook. Each of them is shown to notice
+a sabotage of a good notebook, at the end of this file.
+"""
+
+import copy
+import importlib.util
+import re
+from functools import cache
+from itertools import pairwise
+
+import nbformat
+import pytest
+from conftest import HTML, ROOT
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from attn_tutorial.pictures import diagrams
+
+# Chapters that do not keep the contract yet.
+PENDING = {
+    "from_masks_to_kernels", "scaling", "speed_clinic", "many_devices",
+    "does_sparsity_hurt", "choosing_a_window", "other_improvements", "looking_inside",
+    "window_conventions", "decoding", "hugging_face", "applications",
+}  # fmt: skip
+CHAPTERS = [
+    path
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
+    if path.stem not in PENDING
+]
+LINES = 150  # of code that stands open in a chapter
+WORDS_A_MINUTE = 200
+MINUTES_A_CELL = 0.5
+MINUTES = 45  # a chapter that takes longer is two chapters
+OFF = 5  # minutes by which a chapter may misjudge itself
+
+PREDICT = re.compile(r"^\*\*Predict", re.MULTILINE)
+FOLD = re.compile(
+    r'<details(?: class="([^"]*)")?><summary>(.*?)</summary>\n\n(.*?)\n\n</details>',
+    re.DOTALL,
+)
+DRAWS = re.compile(r"\bplots\.[a-z]+\(|\bexplore\.\w+\(|\bdiagrams\.\w+\(")
+PRINTS_CODE = re.compile(r"getsource|\b(?:body|code)\(")
+STATED = re.compile(r"\*\*Time:?\*\*:? (\d+) minutes of reading")
+MENTION = re.compile(r"(\[?)\bEqs?\. ?\(?(\d+)\)?(\]\([./\w]*#equation-)?")
+NO_LINKS_IN = re.compile(r"^#.*$|<summary>.*?</summary>", re.MULTILINE)
+FOLDING = (("hide-input", "source_hidden"), ("hide-output", "outputs_hidden"))
+
+
+def script(name: str):
+    path = ROOT / f"scripts/{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+solutions = script("solutions_page")
+
+
+def of_kind(notebook, kind: str) -> list:
+    return [cell for cell in notebook.cells if cell.cell_type == kind]
+
+
+def has(cell, tag: str) -> bool:
+    return tag in cell.metadata.get("tags", [])
+
+
+def printed(cell) -> str:
+    parts = (
+        o.get("text") or o.get("data", {}).get("text/plain", "") for o in cell.outputs
+    )
+    return "\n".join(parts)
+
+
+def without_code(markdown: str) -> str:
+    return re.sub(r"```.*?```|`[^`\n]*`", " ", markdown, flags=re.S)
+
+
+# Predictions
+
+
+def faults_of_the_predictions(notebook):
+    """Each is answered in a fold before the next, in its cell or the one after."""
+    prose = [cell.source for cell in of_kind(notebook, "markdown")]
+    for source, after in zip(prose, [*prose[1:], ""], strict=True):
+        starts = [match.start() for match in PREDICT.finditer(source)]
+        for start, end in pairwise([*starts, len(source)]):
+            answer = source[start:end]
+            if end == len(source):
+                answer += "\n\n" + PREDICT.split(after)[0]
+            if not FOLD.search(answer):
+                yield f"no folded answer: {source[start : start + 60]!r}"
+
+
+def faults_of_the_folds(notebook):
+    """A fold is an answer or a choice; one of several choices is right, all say why."""
+    for cell in of_kind(notebook, "markdown"):
+        if len(FOLD.findall(cell.source)) != cell.source.count("<details"):
+            yield f"a fold that does not fold: {cell.source[:60]!r}"
+        for question in PREDICT.split(cell.source):
+            kinds = [kind for kind, *_ in FOLD.findall(question)]
+            if set(kinds) - {"answer", "choice", "choice right"}:
+                yield f"folds of the kinds {kinds}"
+            choices = [kind for kind in kinds if kind.startswith("choice")]
+            if choices and (len(choices) < 2 or choices.count("choice right") != 1):
+                yield f"choices of the kinds {choices}"
+            for kind, summary, text in FOLD.findall(question):
+                if len(text.split()) < 3:
+                    yield f"{kind} {summary!r} gives no reason"
+
+
+def faults_of_what_gives_answers_away(notebook):
+    """The output that follows a prediction is folded."""
+    asked = ""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            asked = cell.source if PREDICT.search(cell.source) else asked
+            if asked != cell.source and re.search(r"^#", cell.source, re.M):
+                asked = ""
+        elif asked and cell.outputs:
+            if not has(cell, "hide-output"):
+                yield f"an answer stands open: {cell.source[:60]!r}"
+            asked = ""
+
+
+# Code and what it prints
+
+
+def faults_of_the_tags(notebook):
+    """What Jupyter Book folds, JupyterLab folds, too."""
+    for cell in of_kind(notebook, "code"):
+        for tag, key in FOLDING:
+            if has(cell, tag) != bool(cell.metadata.get("jupyter", {}).get(key)):
+                yield f"{tag} without {key}, or the reverse: {cell.source[:60]!r}"
+
+
+def faults_of_the_open_code(notebook):
+    """Set-up and drawing are folded, and what stays open is short."""
+    cells = of_kind(notebook, "code")
+    if cells and not has(cells[0], "hide-input"):
+        yield "the set-up stands open"
+    lines = 0
+    for cell in cells:
+        if has(cell, "hide-input"):
+            continue
+        lines += sum(bool(line.strip()) for line in cell.source.splitlines())
+        if DRAWS.search(cell.source):
+            yield f"drawing stands open: {cell.source[:60]!r}"
+    if lines > LINES:
+        yield f"{lines} lines of code stand open"
+
+
+def faults_of_the_numbers(notebook):
+    """A cell prints what it found, not that it was found."""
+    for cell in of_kind(notebook, "code"):
+        if not PRINTS_CODE.search(cell.source):
+            said = re.search(r".*\b(?:True|False)\b.*", printed(cell))
+            if said:
+                yield f"prints {said[0].strip()[:60]!r}"
+
+
+# Time
+
+
+def minutes(notebook) -> float:
+    """Time to read the text and to look at each cell of which something is open."""
+    text = "\n".join(cell.source for cell in of_kind(notebook, "markdown"))
+    text = re.sub(r"\$\$.*?\$\$|\$[^$]*\$", " x ", text, flags=re.S)
+    text = re.sub(r"</?\w+[^>]*>|\]\([^)]*\)|[|#*`]", " ", text)
+    words = sum(bool(re.search(r"\w", word)) for word in text.split())
+    open_cells = sum(
+        not has(cell, "hide-input")
+        or (bool(cell.outputs) and not has(cell, "hide-output"))
+        for cell in of_kind(notebook, "code")
+    )
+    return words / WORDS_A_MINUTE + MINUTES_A_CELL * open_cells
+
+
+def faults_of_the_time(notebook):
+    """It takes as long as it says, and that is not too long."""
+    said = STATED.search("\n".join(c.source for c in of_kind(notebook, "markdown")))
+    if not said:
+        yield "the time to read is not stated"
+        return
+    takes = minutes(notebook)
+    if abs(int(said[1]) - takes) > OFF:
+        yield f"says {said[1]} minutes and takes {takes:.0f}"
+    if takes > MINUTES:
+        yield f"takes {takes:.0f} minutes: split it"
+
+
+# Links
+
+
+def faults_of_the_equations(notebook):
+    """A number leads to its entry in the index, the first time beside its equation."""
+    for cell in of_kind(notebook, "markdown"):
+        prose = NO_LINKS_IN.sub("", without_code(cell.source))
+        for opened, number, target in MENTION.findall(prose):
+            if not (opened and target):
+                yield f"Eq. ({number}) is no link"
+        pairs = re.findall(r"\[Eq\. \((\d+)\)\]\([^)]*#equation-(\d+)\)", prose)
+        yield from (f"Eq. ({a}) leads to {b}" for a, b in pairs if a != b)
+        for number in re.findall(r"\\tag\{(\d+)\}", cell.source):
+            if number not in dict(pairs):
+                yield f"no link beside the equation ({number})"
+
+
+def faults_of_the_exercises(notebook):
+    """Each leads to its solution."""
+    text = "\n\n".join(cell.source for cell in of_kind(notebook, "markdown"))
+    for match in solutions.EXERCISE.finditer(text):
+        link = f"[Solution](../book/solutions.md#{match[1]})"
+        if not match[2].rstrip().endswith(link):
+            yield f"{match[1]} does not end with {link}"
+
+
+# Symbols
+
+MATH = re.compile(r"\$\$(.+?)\$\$|\$([^$]+)\$", re.DOTALL)
+NO_LETTERS = re.compile(r"\\(?:text|begin|end|tag)\{[^}]*\}")
+ACCENTED = re.compile(r"\\(?:mathcal|mathbb|hat)\{\w\}")
+GREEK = re.compile(
+    r"\\(?:alpha|beta|gamma|delta|varepsilon|epsilon|eta|theta|kappa|lambda|mu|nu|rho"
+    r"|sigma|tau|varphi|phi|chi|psi|omega|ell|Delta|Pi|Phi|Theta|Sigma)(?![a-z])"
+)
+
+
+def letters(tex: str) -> set[str]:
+    """The letters of a formula, without its words and commands."""
+    tex = NO_LETTERS.sub(" ", tex)
+    plain = ACCENTED.sub(" ", tex)
+    found = set(ACCENTED.findall(tex)) | set(GREEK.findall(plain))
+    return found | set(re.findall(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", " ", plain)))
+
+
+def letters_of(text: str) -> set[str]:
+    """The letters of all formulas of a text."""
+    formulas = (tex for pair in MATH.findall(text) for tex in pair)
+    return {letter for tex in formulas for letter in letters(tex)}
+
+
+def used(notebook) -> set[str]:
+    prose = (without_code(cell.source) for cell in of_kind(notebook, "markdown"))
+    return letters_of("\n\n".join(prose))
+
+
+@cache
+def notation(label: str) -> list[list[str]]:
+    """Rows of a table of the notation page."""
+    text = (ROOT / "book/notation.md").read_text(encoding="utf-8")
+    lines = text.split(f"\n({label})=\n")[1].split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def entries(row: list[str]) -> list[str]:
+    """The symbols that a row explains, one by one."""
+    bare = row[0].replace("$, without an index", r"\text{ alone}$")
+    return re.findall(r"\$([^$]+)\$", bare)
+
+
+def known(chapter: str) -> set[str]:
+    """Letters that a reader of a chapter can look up."""
+    rows = notation("symbols-of-a-chapter")
+    own = [row for row in rows if f"notebooks/{chapter}`" in row[1]]
+    return letters_of("\n".join(row[0] for row in notation("symbols") + own))
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_every_symbol_of_a_chapter_is_in_the_notation(path):
+    notebook = nbformat.read(path, as_version=4)
+    assert used(notebook) <= known(path.stem)
+
+
+def test_no_symbol_is_explained_twice():
+    rows = notation("symbols") + notation("symbols-of-a-chapter")
+    symbols = [symbol for row in rows for symbol in entries(row)]
+    assert len(symbols) > 60
+    assert sorted(symbols) == sorted(set(symbols))
+
+
+def test_symbols_of_a_chapter_are_used_in_it():
+    for row in notation("symbols-of-a-chapter"):
+        chapter = re.search(r"notebooks/(\w+)`", row[1])[1]
+        notebook = nbformat.read(ROOT / f"notebooks/{chapter}.ipynb", as_version=4)
+        assert letters_of(row[0]) <= used(notebook), row
+
+
+# The chapters
+
+RULES = (
+    faults_of_the_predictions,
+    faults_of_the_folds,
+    faults_of_what_gives_answers_away,
+    faults_of_the_tags,
+    faults_of_the_open_code,
+    faults_of_the_numbers,
+    faults_of_the_time,
+    faults_of_the_equations,
+    faults_of_the_exercises,
+)
+
+
+def faults(notebook) -> list[str]:
+    return [fault for rule in RULES for fault in rule(notebook)]
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_keeps_the_contract(path):
+    assert faults(nbformat.read(path, as_version=4)) == []
+
+
+def test_only_chapters_are_pending():
+    written = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert PENDING - {"applications"} <= written
+
+
+def test_every_diagram_stands_in_a_chapter():
+    drawn = set()
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        for cell in of_kind(nbformat.read(path, as_version=4), "code"):
+            drawn |= set(re.findall(r"\bdiagrams\.(\w+)\(", cell.source))
+    elsewhere = {"halo_exchange", "rolling_cache"} if PENDING else set()
+    assert set(diagrams.__all__) - drawn <= elsewhere
+
+
+def test_solutions_repeat_their_questions(capsys):
+    assert solutions.main(["--check"]) == 0, capsys.readouterr().err
+
+
+def test_a_stale_question_is_noticed(tmp_path, capsys):
+    for folder in ("book", "notebooks"):
+        (tmp_path / folder).mkdir()
+    asked = "**Exercise 1 (a-1, code).** Why [so](b.ipynb)?\n\nReally? [Solution](x#a)"
+    chapter = new_notebook(cells=[new_markdown_cell(asked + "\n\n## Summary\n\nx")])
+    nbformat.write(chapter, tmp_path / "notebooks/a.ipynb")
+    page = tmp_path / solutions.PAGE
+    page.write_text("````{dropdown} a-1\n:name: a-1\n\nBecause.\n````\n")
+    assert solutions.main(["--check", "--root", str(tmp_path)]) == 1
+    assert "stale" in capsys.readouterr().err
+    for _ in range(2):  # the second time changes nothing
+        solutions.main(["--root", str(tmp_path)])
+        link = "[so](../notebooks/b.ipynb)"
+        quoted = f"> **Question.** Why {link}?\n>\n> Really?\n\nBecause.\n"
+        assert quoted in page.read_text()
+    assert solutions.main(["--check", "--root", str(tmp_path)]) == 0
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not HTML.exists(), reason="the site is not built")
+def test_a_link_to_a_solution_opens_its_fold(tab):
+    page = tab.open("notebooks/local_attention.html")
+    link = page.get_by_role("link", name="Solution", exact=True).nth(4)
+    assert link.get_attribute("href").endswith("solutions.html#local-5")
+    link.click()
+    page.wait_for_url("**/solutions.html#local-5")
+    opened = page.locator("details[open] > .sd-summary-content")
+    assert opened.count() == 1
+    assert "Token 5 sees token 9" in opened.inner_text()
+
+
+# The rules can fail: each sabotage below turns a good chapter into a bad one.
+
+
+def folded(source: str, output: str, *tags: str):
+    keys = {key: True for tag, key in FOLDING if tag in tags}
+    return new_code_cell(
+        source,
+        outputs=[new_output("stream", name="stdout", text=output)],
+        metadata={"tags": list(tags), "jupyter": keys},
+    )
+
+
+ANSWER = '<details class="answer"><summary>Answer</summary>\n\nIt is 4.\n\n</details>'
+WRONG = '<details class="choice"><summary>3</summary>\n\nOne is missing.\n\n</details>'
+RIGHT = (
+    '<details class="choice right"><summary>4</summary>\n\nIt is even.\n\n</details>'
+)
+BESIDE = "[Eq. (1)](../book/equations.md#equation-1) in words: y is twice x."
+ASKED = "**Exercise 1 (why-1).** What is it?"
+SOLUTION = "[Solution](../book/solutions.md#why-1)"
+
+
+def good_notebook():
+    text = "word " * 4000
+    return new_notebook(
+        cells=[
+            new_markdown_cell("# A chapter\n\n**Time:** 20 minutes of reading; more."),
+            folded("import attn_tutorial as at", "", "hide-input"),
+            new_markdown_cell(f"**Predict:** what is 2 + 2?\n\n{ANSWER}"),
+            folded("print(2 + 2)", "4\n", "hide-output"),
+            new_markdown_cell(f"**Predict:** again?\n\n{WRONG}\n\n{RIGHT}"),
+            folded("print(2 + 2)", "4\n", "hide-output"),
+            folded("plots.lines({})", "a picture", "hide-input"),
+            folded("print(0.5)", "0.5\n"),
+            new_markdown_cell(f"$$y = 2x \\tag{{1}}$$\n\n{BESIDE} {text}"),
+            new_markdown_cell(f"## Exercises\n\n{ASKED} {SOLUTION}"),
+        ]
+    )
+
+
+def write(cell: int, old: str, new: str):
+    """A sabotage that replaces text in a cell."""
+
+    def change(notebook):
+        assert old in notebook.cells[cell].source
+        notebook.cells[cell].source = notebook.cells[cell].source.replace(old, new)
+
+    return change
+
+
+def untag(cell: int, tag: str):
+    """A sabotage that opens a fold."""
+
+    def change(notebook):
+        metadata = notebook.cells[cell].metadata
+        metadata["tags"].remove(tag)
+        metadata["jupyter"].pop(dict(FOLDING)[tag])
+
+    return change
+
+
+def forget_jupyterlab(notebook):
+    notebook.cells[3].metadata["jupyter"] = {}
+
+
+def print_true(notebook):
+    notebook.cells[7].outputs[0].text = "difference below 1e-12: True\n"
+
+
+SABOTAGE = {
+    "no answer": (write(2, ANSWER, ""), "no folded answer"),
+    "no choices": (write(4, f"{WRONG}\n\n{RIGHT}", ""), "no folded answer"),
+    "two right": (write(4, '"choice"', '"choice right"'), "choices of the kinds"),
+    "one choice": (write(4, WRONG, ""), "choices of the kinds"),
+    "no reason": (write(4, "One is missing.", "No."), "gives no reason"),
+    "no class": (write(2, ' class="answer"', ""), "folds of the kinds"),
+    "broken fold": (write(2, "\n\n</details>", "</details>"), "does not fold"),
+    "open answer": (untag(3, "hide-output"), "an answer stands open"),
+    "book only": (forget_jupyterlab, "hide-output without outputs_hidden"),
+    "open set-up": (untag(1, "hide-input"), "the set-up stands open"),
+    "open drawing": (untag(6, "hide-input"), "drawing stands open"),
+    "much code": (write(7, "print(0.5)", "x = 1\n" * 151), "lines of code stand open"),
+    "true": (print_true, "prints 'difference below"),
+    "no time": (write(0, "**Time:**", "Time:"), "time to read is not stated"),
+    "wrong time": (write(0, "20 minutes", "40 minutes"), "says 40 minutes and takes"),
+    "too long": (write(8, "word ", "three more words "), "split it"),
+    "no link": (write(8, "[Eq. (1)]", "Eq. (1)"), "Eq. (1) is no link"),
+    "wrong link": (write(8, "#equation-1", "#equation-2"), "Eq. (1) leads to 2"),
+    "far from it": (write(8, BESIDE, ""), "no link beside the equation (1)"),
+    "no solution": (write(9, SOLUTION, ""), "why-1 does not end with"),
+}
+
+
+def test_a_good_notebook_has_no_faults():
+    assert faults(good_notebook()) == []
+
+
+@pytest.mark.parametrize("name", SABOTAGE)
+def test_the_guard_notices(name):
+    change, message = SABOTAGE[name]
+    notebook = copy.deepcopy(good_notebook())
+    change(notebook)
+    found = faults(notebook)
+    assert any(message in fault for fault in found), found
+
+
+def test_letters_of_a_formula():
+    tex = r"\text{max}\; \hat{s}_j \le \frac{QK^T}{\sqrt{d_{\text{model}}}} + \Delta"
+    assert letters(tex) == {r"\hat{s}", "j", "Q", "K", "T", "d", r"\Delta"}
