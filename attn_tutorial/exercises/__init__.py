@@ -12,7 +12,9 @@ Example:
 from attn_tutorial.exercises.collection import exercises, find, quiz
 from attn_tutorial.exercises.judging import Report, judge
 
-__all__ = ["Report", "check", "examine", "exercises", "find", "quiz"]
+__all__ = ["Report", "check", "examine", "exercises", "find", "passed", "quiz"]
+
+LAST: dict[str, bool] = {}  # whether the last answer to each exercise was right
 
 
 def check(id: str, *answer: object, **answers: object) -> None:
@@ -28,7 +30,9 @@ def check(id: str, *answer: object, **answers: object) -> None:
         KeyError: If there is no such exercise.
         TypeError: If the exercise asks for other things.
     """
-    print(examine(id, *answer, **answers))
+    report = examine(id, *answer, **answers)
+    LAST[id] = report.passed
+    print(report)
 
 
 def examine(id: str, *answer: object, **answers: object) -> Report:
@@ -40,3 +44,12 @@ def examine(id: str, *answer: object, **answers: object) -> Report:
             raise TypeError(f"name the answers of {id}: {', '.join(names)}")
         answers = {names[0]: answer[0]}
     return judge(exercise, answers)
+
+
+def passed(id: str) -> bool:
+    """Whether the last ``check`` of this exercise, in this session, said right.
+
+    Raises:
+        KeyError: If there is no such exercise.
+    """
+    return LAST.get(find(id).id, False)

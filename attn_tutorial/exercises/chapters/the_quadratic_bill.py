@@ -272,9 +272,9 @@ EXERCISES = (
             = new_top` now comes *before* `shrink = torch.exp(top - new_top)`. For which
             queries is the result still right (`right`): (a) none; (b) those whose
             largest score lies in the first chunk; (c) those whose largest score lies in
-            the last chunk; (d) all? Find the largest error for `torch.manual_seed(0)`,
-            `q, k, v = torch.randn(3, 64, 16)` and a chunk of 16: is it above 0.01
-            (`above`)? Answer `True` or `False` as a list of one.
+            the last chunk; (d) all? How large is the largest error (`error`, to two
+            digits) for `torch.manual_seed(0)`, `q, k, v = torch.randn(3, 64, 16)` and a
+            chunk of 16?
         """,
         parts=(
             Choice(
@@ -296,14 +296,10 @@ EXERCISES = (
                 ),
             ),
             Number(
-                "above",
-                1,
-                {
-                    0: (
-                        "Some queries' largest score comes late, and the keys before "
-                        "weigh far too much."
-                    )
-                },
+                "error",
+                0.65,
+                {0.0: "Some queries' largest score comes late."},
+                within=0.015,
             ),
         ),
         worked="""
@@ -314,12 +310,10 @@ EXERCISES = (
                 scores = q @ keys.mT / 4
                 top = torch.maximum(top, scores.amax(-1, keepdim=True))
                 weights = torch.exp(scores - top)  # shrink is 1: the bug
-                total, output = (
-                    total + weights.sum(-1, keepdim=True),
-                    output + weights @ values,
-                )
+                total = total + weights.sum(-1, keepdim=True)
+                output = output + weights @ values
             error = (output / total - at.attention(q, k, v)).abs().max()
-            check("bill-5", right="b", above=int(error > 0.01))
+            check("bill-5", right="b", error=error)
         """,
         because=(
             "`shrink` is $e^0 = 1$: keys that were seen before the top rose weigh "

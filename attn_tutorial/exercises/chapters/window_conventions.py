@@ -352,8 +352,8 @@ EXERCISES = (
              "use_sliding_window": true, "max_window_layers": 28}
             ```
 
-            How many layers have a window (`layers`), which is the first of them, counted
-            from 0 (`first`), and how many keys does it have (`keys`)?
+            How many layers have a window (`layers`), which is the first of them,
+            counted from 0 (`first`), and how many keys does it have (`keys`)?
         """,
         parts=(
             Number(
