@@ -221,8 +221,9 @@ class _Tail:
         self.thread.start()
 
     def _read(self, pipe: IO[bytes]) -> None:
-        while chunk := pipe.read1(2**16):
-            self.kept = (self.kept + chunk)[-4000:]
+        with pipe:
+            while chunk := pipe.read1(2**16):
+                self.kept = (self.kept + chunk)[-4000:]
 
     def text(self) -> str:
         self.thread.join(timeout=5)

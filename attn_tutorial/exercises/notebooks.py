@@ -7,6 +7,7 @@ pass; "instructor" has the known mistakes as well, and nbgrader's metadata, from
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Iterable
@@ -194,7 +195,13 @@ def solutions(chosen: Iterable[Exercise]) -> str:
 
 
 def _entry(exercise: Exercise) -> str:
-    code = re.sub(r"\n*^check\((?:.|\n)*?^?\)$", "", exercise.solution, flags=re.M)
-    block = f"\n\n```python\n{code.strip()}\n```" if code.strip() else ""
+    code = _without_check(exercise.solution)
+    block = f"\n\n```python\n{code}\n```" if code else ""
     head = f"````{{dropdown}} {exercise.id}\n:name: {exercise.id}\n\n"
     return f"{head}{exercise.because}{block}\n````"
+
+
+def _without_check(source: str) -> str:
+    """Code without the call of ``check`` at its end."""
+    last = ast.parse(source).body[-1]
+    return "\n".join(source.splitlines()[: last.lineno - 1]).strip()

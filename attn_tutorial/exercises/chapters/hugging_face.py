@@ -526,7 +526,7 @@ QUIZ = (
         "An attention function is registered under a new name, without a mask "
         "function. What happens to the window?",
         (
-            wrong("The model refuses to run.", "It runs."),
+            wrong("The model refuses to run.", "It runs, and says nothing."),
             right(
                 "It is lost, and nobody says so.",
                 "A layer looks up two functions by one name: one makes the mask, "

@@ -699,7 +699,7 @@ QUIZ = (
         "How many keys does a query in the middle of a long text meet with a "
         "causal window of $w = 100$?",
         (
-            wrong("100.", "And itself."),
+            wrong("100.", "These are the keys before it. It meets itself too."),
             right("101.", "Itself and the 100 before it."),
             wrong("201.", "That is the window with two sides."),
         ),

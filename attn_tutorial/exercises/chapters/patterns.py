@@ -713,7 +713,7 @@ QUIZ = (
                 "Each query has half as many keys.",
                 "It has as many as before, twice as far apart.",
             ),
-            wrong("The reach is halved.", "It is doubled."),
+            wrong("The reach is halved.", "It is doubled: the steps are longer."),
         ),
     ),
     Question(

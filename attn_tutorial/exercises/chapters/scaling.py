@@ -572,7 +572,10 @@ QUIZ = (
         "doubled with the length?",
         (
             wrong("The time.", "That is slope 1."),
-            right("The time, twice: four times as long.", "$2^2 = 4$."),
+            right(
+                "The time, twice: four times as long.",
+                "A slope of 2 means the square: $2^2 = 4$.",
+            ),
             wrong("The slope.", "It is the same everywhere on the line."),
         ),
     ),
