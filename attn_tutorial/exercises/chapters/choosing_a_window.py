@@ -554,7 +554,7 @@ QUIZ = (
                 "Advise a window as wide as the text.",
                 "That is what the rule does if nobody looks.",
             ),
-            wrong("Remove the head.", "It may be doing its work with the other 80 %."),
+            wrong("Remove the head.", "It may be doing its work with the rest."),
         ),
     ),
 )

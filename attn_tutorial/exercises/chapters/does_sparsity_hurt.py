@@ -504,7 +504,7 @@ QUIZ = (
                 "A mean hides a step. Look at it by distance.",
             ),
             wrong(
-                "Right in 77 % of the runs.",
+                "Right in about three of four runs.",
                 "The mean is over questions, not over runs.",
             ),
         ),

@@ -237,7 +237,9 @@ EXERCISES = (
         minutes=12,
         question=(
             r"Attention scores in bfloat16, to which a float32 mask of $0$ and "
-            r"$-\infty$ is *added*, for scores of shape `(8, 512, 512)`. How many "
+            r"$-\infty$ is *added* ([a known "
+            r"trap](https://github.com/huggingface/transformers/pull/16901)), "
+            r"for scores of shape `(8, 512, 512)`. How many "
             r"bytes does `(scores + mask).softmax(-1)` write (`added`), and how many "
             r"`scores.masked_fill(~keep, -torch.inf).softmax(-1)` with a mask of "
             r"shape `(512, 512)` (`filled`)?"
@@ -553,7 +555,7 @@ QUIZ = (
             ),
             wrong(
                 "The kernel is limited by starting it.",
-                "That holds for short lengths. It cannot hold for 16 times the work.",
+                "That holds for short lengths. It cannot hold for long ones.",
             ),
             wrong("Attention is linear.", "Linear would still grow."),
         ),
