@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import socket
 import subprocess
@@ -741,6 +742,53 @@ def test_what_is_no_value_is_refused(value):
 def test_what_is_no_data_becomes_a_name(value):
     back = wire.decode(json.loads(json.dumps(wire.encode(value))))
     assert repr(back).startswith("<") and back != value
+
+
+# With nbgrader, where it is installed.
+
+
+def nbgrader(course, *arguments):
+    command = [sys.executable, "-m", "nbgrader", *arguments]
+    places = {"PYTHONPATH": str(ROOT), "HOME": str(course), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=course, env=os.environ | places, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def filled_in(cell):
+    """A student writes the solution of the first exercise, and a mistake elsewhere."""
+    if cell["id"] == "local-1-answer":
+        cell["source"] = find("local-1").solution
+    if cell["id"] == "local-8-answer":
+        mistake = "def causal_window(n, w):\n    return torch.ones(n, n).tril() > 0\n"
+        cell["source"] = mistake + 'check("local-8", causal_window)'
+    return cell
+
+
+def test_nbgrader_takes_solutions_out_and_grades(tmp_path):
+    pytest.importorskip("nbgrader")
+    folder = tmp_path / "source" / "windows"
+    folder.mkdir(parents=True)
+    made = notebooks.notebook("local_attention", "instructor")
+    notebooks.write(made, folder / "local.ipynb")
+    (tmp_path / "nbgrader_config.py").write_text("")
+    nbgrader(tmp_path, "generate_assignment", "windows")
+    released = tmp_path / "release" / "windows" / "local.ipynb"
+    handed = json.loads(released.read_text(encoding="utf-8"))
+    assert "1000 * 21 - 10 * 11" not in released.read_text(encoding="utf-8")
+    handed["cells"] = [filled_in(cell) for cell in handed["cells"]]
+    own = tmp_path / "submitted" / "student" / "windows"
+    own.mkdir(parents=True)
+    notebooks.write(handed, own / "local.ipynb")
+    nbgrader(tmp_path, "autograde", "windows")
+    from nbgrader.api import Gradebook
+
+    with Gradebook(f"sqlite:///{tmp_path}/gradebook.db") as book:
+        found = book.find_submission_notebook("local", "windows", "student")
+        scores = {grade.name: grade.auto_score for grade in found.grades}
+    assert scores["local-1-test"] == find("local-1").difficulty
+    assert sum(scores.values()) == scores["local-1-test"]
 
 
 # The grader.
