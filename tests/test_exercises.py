@@ -807,10 +807,14 @@ def graded(*sources, seconds=60, **limits):
     return grade(handed_in(*sources), limits=Limits(seconds=seconds, **limits))
 
 
+def worth(chapter):
+    return sum(exercise.difficulty for exercise in exercises(chapter))
+
+
 def test_solutions_get_all_points_and_empty_cells_none():
     full = grade(notebooks.notebook("sparse_attention", "solution"), "sparse_attention")
     assert full.ended == "finished" and full.errors == []
-    assert full.points == full.as_json()["possible"] == 15
+    assert full.points == full.as_json()["possible"] == worth("sparse_attention")
     empty = grade(notebooks.notebook("sparse_attention", "student"), "sparse_attention")
     assert empty.points == 0
     said = [part["text"] for r in empty.results for part in r["parts"]]
@@ -995,16 +999,16 @@ def test_its_own_folder_may_be_used():
     ],
 )
 def test_how_a_run_ends_is_told(source, ended):
-    found = graded(RIGHT, source, seconds=15)
+    found = graded(RIGHT, source, seconds=5)
     assert found.ended.startswith(ended)
     assert found.points == 2, "what was answered before counts"
 
 
 def test_gigabytes_are_not_kept():
     start = time.monotonic()
-    found = graded(RIGHT, "while True: print('x' * 2**20)", seconds=15)
+    found = graded(RIGHT, "while True: print('x' * 2**20)", seconds=5)
     assert found.ended == "stopped: out of time"
-    assert len(found.printed) <= 4000 and time.monotonic() - start < 40
+    assert len(found.printed) <= 4000 and time.monotonic() - start < 100
 
 
 CHEATS = {
@@ -1079,9 +1083,10 @@ def test_a_notebook_is_made_and_graded_from_the_command_line(tmp_path, capsys):
     assert main(["make", "backward", "--variant", "solution", "--out", str(path)]) == 0
     assert main(["grade", str(path), "--chapter", "backward"]) == 0
     printed = capsys.readouterr().out
-    assert "15 of 15 points; the run finished" in printed
+    total = worth("backward")
+    assert f"{total} of {total} points; the run finished" in printed
     stored = json.loads((tmp_path / "x.grade.json").read_text(encoding="utf-8"))
-    assert stored["points"] == stored["possible"] == 15
+    assert stored["points"] == stored["possible"] == total
     assert {r["id"] for r in stored["results"]} == {e.id for e in exercises("backward")}
 
 

@@ -33,6 +33,7 @@ START = (
     "from attn_tutorial.exercises.child import main; main(int(sys.argv[2]))"
 )
 MOST_SENT = 2**26  # bytes of answers
+STARTING = 120.0  # seconds until the walls stand, before the submission's time begins
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Limits:
     """What a submission may take.
 
     Attributes:
-        seconds: Of wall-clock time, in all.
+        seconds: Of wall-clock time, for all cells together.
         case_seconds: For one call of a function.
         memory: Bytes of private memory.
     """
@@ -164,7 +165,7 @@ class _Run:
         tail = _Tail(process.stdout)
         feeder = threading.Thread(target=_feed, args=(process.stdin, job), daemon=True)
         feeder.start()
-        sent, in_time = _received(read, time.monotonic() + limits.seconds)
+        sent, in_time = _received(read, limits.seconds)
         self._take(sent)
         self.ended = _ended(process, self.done, in_time)
         self.printed = tail.text()
@@ -230,9 +231,12 @@ class _Tail:
         return self.kept.decode("utf-8", errors="replace")
 
 
-def _received(descriptor: int, deadline: float) -> tuple[bytes, bool]:
-    """All bytes until the other end closes; whether it did in time."""
-    sent = bytearray()
+def _received(descriptor: int, seconds: float) -> tuple[bytes, bool]:
+    """All bytes until the other end closes; whether it did in time.
+
+    The time runs from the first message on, which says what the walls are.
+    """
+    sent, deadline = bytearray(), time.monotonic() + STARTING
     with os.fdopen(descriptor, "rb", buffering=0) as pipe:
         while (left := deadline - time.monotonic()) > 0:
             if not select.select([pipe], [], [], left)[0]:
@@ -240,6 +244,7 @@ def _received(descriptor: int, deadline: float) -> tuple[bytes, bool]:
             chunk = pipe.read(2**16)
             if not chunk:
                 return bytes(sent), True
+            deadline = deadline if sent else time.monotonic() + seconds
             sent += chunk
             if len(sent) > MOST_SENT:
                 break
