@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -495,7 +496,7 @@ def test_the_time_limit_leaves_nothing_behind():
         (lambda n, w: "no mask", "gives a str, expected a tensor"),
         (lambda n, w: torch.ones(n), "gives shape (1,), expected (1, 1)"),
         (lambda n, w: torch.ones(n, n).half(), "gives torch.float16"),
-        (5, "a function was asked for, got 5"),
+        (5, "a function of n, w was asked for, got 5"),
     ],
 )
 def test_what_is_no_answer_is_told(function, said):
@@ -750,6 +751,7 @@ def test_what_is_no_data_becomes_a_name(value):
 def nbgrader(course, *arguments):
     command = [sys.executable, "-m", "nbgrader", *arguments]
     places = {"PYTHONPATH": str(ROOT), "HOME": str(course), "OMP_NUM_THREADS": "1"}
+    places["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         command, cwd=course, env=os.environ | places, capture_output=True, text=True
     )

@@ -6,6 +6,7 @@ not, which known mistake it is, or what the smallest example is on which it fail
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -240,7 +241,9 @@ def _letters(answer: object) -> set[str] | None:
 
 def _judge_function(part: Function, answer: object, seed: int) -> Finding:
     if not callable(answer):
-        return _failed(part, f"a function was asked for, got {written(answer)}")
+        names = ", ".join(inspect.signature(part.reference).parameters)
+        asked = f"a function of {names} was asked for"
+        return _failed(part, f"{asked}, got {written(answer)}")
     outcomes = []
     for arguments in part.cases(seed):
         outcomes.append(outcome(answer, arguments, SECONDS))
