@@ -95,6 +95,8 @@ def test_a_question_names_what_it_asks_for(id):
         for part in exercise.parts:
             if type(part) is not Function:  # a function's name is in its empty cell
                 assert f"`{part.name}`" in exercise.question
+    prose = re.sub(r"```.*?```", "", exercise.question, flags=re.DOTALL)
+    assert all(line.count("`") % 2 == 0 for line in prose.splitlines())
     for part in exercise.parts:
         if isinstance(part, Choice):
             letters = list(part.lettered)

@@ -193,6 +193,7 @@ class Exercise:
             raise ValueError(f"kind must be one of {KINDS}, got {self.kind!r}")
         for name in ("question", "worked", "given"):
             object.__setattr__(self, name, dedent(getattr(self, name)).strip())
+        object.__setattr__(self, "question", _unwrapped(self.question))
 
     @property
     def starter(self) -> str:
@@ -220,6 +221,12 @@ class Exercise:
 
     def _argument(self, part: Part) -> str:
         return part.name if part in self._written() else "..."
+
+
+def _unwrapped(text: str) -> str:
+    """Markdown with a line a paragraph, so that no line can begin like a list."""
+    blocks = text.split("\n\n")
+    return "\n\n".join(b if "```" in b else b.replace("\n", " ") for b in blocks)
 
 
 def _first_lines(function: Callable) -> str:
