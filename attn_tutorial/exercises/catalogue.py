@@ -29,7 +29,7 @@ Predicate = Callable[..., Tensor]
 
 
 def mask(predicate: Predicate) -> Callable[..., Tensor]:
-    """The mask of a predicate on (i, j, n, *parameters), bool (n, n)."""
+    """The mask of a predicate on (i, j, n) and parameters, bool (n, n)."""
 
     def made(n: int, *parameters: int) -> Tensor:
         i, j = torch.arange(n)[:, None], torch.arange(n)[None, :]
