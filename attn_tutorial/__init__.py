@@ -27,6 +27,7 @@ __all__ = [
     "conventions",
     "cost",
     "dense_mask",
+    "exercises",
     "local_attention",
     "patterns",
     "sparse_attention",
@@ -38,6 +39,7 @@ ON_FIRST_USE = {
     "RollingCache": "cache",
     "advise_window": "instruments.advice",
     "conventions": "conventions",
+    "exercises": "exercises",
 }
 
 

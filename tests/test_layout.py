@@ -39,6 +39,7 @@ ABOVE = {
 }
 ABOVE["benchmark"] = {*ABOVE, *BOTTOM}
 ABOVE["experiments"] = {*ABOVE}
+ABOVE["exercises"] = {*ABOVE}
 # Backends stand alone, but for those that are made of others.
 TOGETHER = {
     "exchange": {"halo"},

@@ -1,0 +1,137 @@
+"""The exercises from a command line: ``python -m attn_tutorial.exercises --help``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from attn_tutorial.exercises import notebooks
+from attn_tutorial.exercises.collection import CHAPTERS, exercises
+from attn_tutorial.exercises.grading import Grade, Limits, grade
+from attn_tutorial.exercises.overview import overview
+from attn_tutorial.exercises.quizzes import quiz_markdown
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m attn_tutorial.exercises")
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_commands(commands)
+    chosen = parser.parse_args(arguments)
+    return chosen.run(chosen)
+
+
+def _add_commands(commands: argparse._SubParsersAction) -> None:
+    for name, text, run in (
+        ("list", "print the exercises of a chapter", _list),
+        ("cells", "print a chapter's cells as JSON", _cells),
+        ("quiz", "print a chapter's quiz as Markdown", _quiz),
+        ("solutions", "print entries for the page of solutions", _solutions),
+        ("make", "write a notebook of exercises", _make),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("chapter", choices=CHAPTERS)
+        command.set_defaults(run=run)
+        if name == "make":
+            command.add_argument("--variant", choices=notebooks.VARIANTS)
+            command.add_argument("--out", type=Path)
+    insert = commands.add_parser("insert", help="put a chapter's cells into it")
+    insert.add_argument("notebook", type=Path)
+    insert.add_argument("--quiz", action="store_true", help="and its quiz")
+    insert.set_defaults(run=_insert)
+    table = commands.add_parser("overview", help="print the table of all")
+    table.add_argument("--page", type=Path, help="write it into this page instead")
+    table.set_defaults(run=_overview)
+    _add_grade(commands.add_parser("grade", help="grade a notebook"))
+
+
+def _add_grade(command: argparse.ArgumentParser) -> None:
+    command.add_argument("notebook", type=Path)
+    command.add_argument("--chapter", choices=CHAPTERS, help="count all its exercises")
+    command.add_argument("--seconds", type=float, default=Limits.seconds)
+    command.add_argument("--memory", type=int, default=2048, help="MiB")
+    command.add_argument("--out", type=Path, help="where the JSON goes")
+    command.set_defaults(run=_grade)
+
+
+def _list(chosen: argparse.Namespace) -> int:
+    for e in exercises(chosen.chapter):
+        print(f"{e.id:12} {e.kind:10} {e.difficulty}  {e.minutes:3} min")
+    return 0
+
+
+def _cells(chosen: argparse.Namespace) -> int:
+    print(json.dumps(notebooks.cells(chosen.chapter), indent=1, ensure_ascii=False))
+    return 0
+
+
+def _quiz(chosen: argparse.Namespace) -> int:
+    print(quiz_markdown(chosen.chapter))
+    return 0
+
+
+def _solutions(chosen: argparse.Namespace) -> int:
+    print(notebooks.solutions(exercises(chosen.chapter)))
+    return 0
+
+
+def _overview(chosen: argparse.Namespace) -> int:
+    if chosen.page is None:
+        print(overview())
+        return 0
+    text = chosen.page.read_text(encoding="utf-8")
+    head, _, rest = text.partition("<!-- overview -->\n")
+    end = rest.partition("<!-- end -->")[2]
+    made = f"{head}<!-- overview -->\n\n{overview()}\n\n<!-- end -->{end}"
+    chosen.page.write_text(made, encoding="utf-8")
+    return 0
+
+
+def _make(chosen: argparse.Namespace) -> int:
+    variant = chosen.variant or "student"
+    out = chosen.out or Path(f"{chosen.chapter}-{variant}.ipynb")
+    notebooks.write(notebooks.notebook(chosen.chapter, variant), out)
+    print(out)
+    return 0
+
+
+def _insert(chosen: argparse.Namespace) -> int:
+    chapter = chosen.notebook.stem
+    found = json.loads(chosen.notebook.read_text(encoding="utf-8"))
+    quiz = quiz_markdown(chapter) if chosen.quiz else ""
+    notebooks.write(notebooks.insert(found, chapter, quiz), chosen.notebook)
+    return 0
+
+
+def _grade(chosen: argparse.Namespace) -> int:
+    try:
+        found = json.loads(chosen.notebook.read_text(encoding="utf-8"))
+        limits = Limits(seconds=chosen.seconds, memory=chosen.memory * 2**20)
+        graded = grade(found, chosen.chapter, limits)
+    except (OSError, ValueError) as error:
+        print(f"{chosen.notebook}: {error}", file=sys.stderr)
+        return 2
+    out = chosen.out or chosen.notebook.with_suffix(".grade.json")
+    text = json.dumps(graded.as_json(), indent=1, ensure_ascii=False)
+    out.write_text(text + "\n", encoding="utf-8")
+    _show(graded)
+    return 0
+
+
+def _show(graded: Grade) -> None:
+    for result in graded.results:
+        print(f"{result['id']:12} {result['points']:g} of {result['possible']}")
+        for part in result["parts"]:
+            if not part["passed"]:
+                print(f"    {part['name']}: {part['text']}")
+    for error in graded.errors:
+        print(error)
+    possible = graded.as_json()["possible"]
+    print(f"{graded.points:g} of {possible} points; the run {graded.ended}")
+    print(f"held by: {', '.join(graded.walls) or 'nothing'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The exercises and the quiz of each chapter: plain data, a file a chapter."""

@@ -1,0 +1,207 @@
+"""Notebooks of exercises, and cells for the chapters, from the one source.
+
+A notebook has three variants. "student" has empty cells; "solution" has answers that
+pass; "instructor" has the known mistakes as well, and nbgrader's metadata, from which
+``nbgrader generate_assignment`` makes what students get.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from attn_tutorial.exercises.collection import exercises
+from attn_tutorial.exercises.exercise import Exercise, Function
+
+__all__ = ["VARIANTS", "cells", "insert", "notebook", "solutions", "write"]
+
+VARIANTS = ("student", "solution", "instructor")
+SET_UP = """import math
+
+import torch
+
+import attn_tutorial as at
+from attn_tutorial.exercises import check"""
+RULES = """Each answer goes into the cell below its question, in place of the dots.
+`check` says whether it is right, and which mistake it is if it is not. Numbers may be
+computed in the cell."""
+
+
+def notebook(chapter: str, variant: str = "student") -> dict:
+    """A notebook of a chapter's exercises, as nbformat 4.5 stores it.
+
+    Args:
+        chapter: Its name, such as "local_attention".
+        variant: "student", "solution" or "instructor".
+
+    Raises:
+        KeyError: If there is no such chapter.
+        ValueError: If there is no such variant.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"variant must be one of {VARIANTS}, got {variant!r}")
+    head = f"# Exercises: {chapter.replace('_', ' ')}\n\n{RULES}"
+    made = [_markdown("rules", head), _code("set-up", SET_UP)]
+    for number, exercise in enumerate(exercises(chapter), start=1):
+        made += _exercise(exercise, number, variant)
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    return {"cells": made, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+
+
+def write(made: dict, path: Path | str) -> None:
+    """Write a notebook as this repository stores them."""
+    text = json.dumps(made, indent=1, ensure_ascii=False) + "\n"
+    Path(path).write_text(text, encoding="utf-8")
+
+
+def _exercise(exercise: Exercise, number: int, variant: str) -> list[dict]:
+    asked = _markdown(exercise.id, _asked(exercise, number))
+    if variant == "student":
+        return [asked, _code(f"{exercise.id}-answer", exercise.starter)]
+    because = _markdown(f"{exercise.id}-because", exercise.because)
+    if variant == "solution":
+        return [asked, _code(f"{exercise.id}-answer", exercise.solution), because]
+    mistakes = _markdown(f"{exercise.id}-mistakes", _mistakes(exercise))
+    return [asked, *_for_nbgrader(exercise), because, mistakes]
+
+
+def _asked(exercise: Exercise, number: int) -> str:
+    stars = "★" * exercise.difficulty + "☆" * (3 - exercise.difficulty)
+    about = f"`{exercise.id}`, {exercise.kind}, {stars}, {exercise.minutes} minutes"
+    gap = "\n\n" if exercise.question.startswith(("A file", "```")) else " "
+    return f"**Exercise {number} ({about}).**{gap}{exercise.question}"
+
+
+def _for_nbgrader(exercise: Exercise) -> list[dict]:
+    """An answer whose solution nbgrader takes out, and a test that it locks."""
+    dots = "\n".join(f"# {line}".rstrip() for line in exercise.starter.splitlines())
+    solution = f"### BEGIN SOLUTION\n{exercise.solution}\n### END SOLUTION"
+    answer = _code(f"{exercise.id}-answer", f"# Write:\n{dots}\n{solution}")
+    answer["metadata"]["nbgrader"] = _nbgrader(f"{exercise.id}-answer", solution=True)
+    test = _code(f"{exercise.id}-test", _test(exercise))
+    test["metadata"]["nbgrader"] = _nbgrader(
+        f"{exercise.id}-test", grade=True, locked=True, points=exercise.difficulty
+    )
+    return [answer, test]
+
+
+def _test(exercise: Exercise) -> str:
+    use = "from attn_tutorial.exercises import passed"
+    return f'{use}\n\nassert passed("{exercise.id}")'
+
+
+def _nbgrader(grade_id: str, **changes: object) -> dict:
+    fields = {"grade": False, "solution": False, "locked": False, "task": False}
+    return {"grade_id": grade_id, "schema_version": 3, **fields, **changes}
+
+
+def _mistakes(exercise: Exercise) -> str:
+    lines = ["Known mistakes:", ""]
+    for part in exercise.parts:
+        if isinstance(part, Function):
+            lines += [f"- *{part.name}: {m.name}.* {m.text}" for m in part.mistakes]
+        for value, text in getattr(part, "wrong", {}).items():
+            lines.append(f"- *{part.name} = {value}.* {text}")
+        for letter, option in getattr(part, "lettered", {}).items():
+            if not option.right:
+                lines.append(f"- *{part.name} = ({letter}).* {option.feedback}")
+    return "\n".join(lines) if len(lines) > 2 else "There are no known mistakes."
+
+
+def _markdown(id: str, source: str) -> dict:
+    return {"cell_type": "markdown", "id": id, "metadata": {}, "source": _lines(source)}
+
+
+def _code(id: str, source: str) -> dict:
+    empty = {"execution_count": None, "metadata": {}, "outputs": []}
+    return {"cell_type": "code", "id": id, **empty, "source": _lines(source)}
+
+
+def _lines(source: str) -> list[str]:
+    return source.splitlines(keepends=True)
+
+
+# For the chapters.
+
+
+def cells(chapter: str) -> list[dict]:
+    """The cells of a chapter's section of exercises, in order.
+
+    A first one with the import of ``check``, then question and empty answer in turn.
+    """
+    made = [_code("exercises-check", "from attn_tutorial.exercises import check")]
+    for number, exercise in enumerate(exercises(chapter), start=1):
+        made += _exercise(exercise, number, "student")
+    return made
+
+
+def insert(chapter_notebook: dict, chapter: str, quiz: str = "") -> dict:
+    """A chapter with these cells in place of its list of exercises.
+
+    Args:
+        chapter_notebook: The chapter, whose section is headed "## Exercises".
+        chapter: Its name.
+        quiz: Markdown to stand before that section, such as ``quiz_markdown`` makes.
+
+    Raises:
+        ValueError: If there is no such section, or its cells hold something else.
+    """
+    found = chapter_notebook["cells"]
+    at = [i for i, cell in enumerate(found) if _heads_exercises(cell)]
+    if len(at) != 1:
+        raise ValueError(f"{chapter} must have one section of exercises, has {len(at)}")
+    before, rest = "".join(found[at[0]]["source"]).split("## Exercises\n", 1)
+    own, heading, after = rest.partition("\n## ")
+    end = _end_of_section(found, at[0] + 1) if not heading else at[0] + 1
+    made = [_markdown("before-exercises", before.strip())] if before.strip() else []
+    made += [_markdown("quiz", quiz)] if quiz else []
+    made += [_markdown("exercises", f"## Exercises\n\n{_introduction(own)}")]
+    made += cells(chapter)
+    made += [_markdown("summary", f"## {after}")] if heading else []
+    return {**chapter_notebook, "cells": found[: at[0]] + made + found[end:]}
+
+
+def _heads_exercises(cell: dict) -> bool:
+    source = "".join(cell["source"])
+    return cell["cell_type"] == "markdown" and bool(
+        re.search(r"^## Exercises$", source, re.MULTILINE)
+    )
+
+
+def _end_of_section(found: list[dict], start: int) -> int:
+    """The first cell from here on that is not of the section of exercises."""
+    for i in range(start, len(found)):
+        id, source = found[i].get("id", ""), "".join(found[i]["source"])
+        ours = source.startswith("**Exercise") or id.endswith(("-answer", "-check"))
+        if not ours:
+            return i
+    return len(found)
+
+
+def _introduction(own: str) -> str:
+    said = own.split("**Exercise", 1)[0].strip()
+    return (
+        said or f"{RULES} Answers with their reasons are [here](../book/solutions.md)."
+    )
+
+
+def solutions(chosen: Iterable[Exercise]) -> str:
+    """Entries of the page of solutions, in the form of that page."""
+    return "\n\n".join(map(_entry, chosen))
+
+
+def _entry(exercise: Exercise) -> str:
+    code = _without_check(exercise.solution)
+    block = f"\n\n```python\n{code}\n```" if code else ""
+    head = f"````{{dropdown}} {exercise.id}\n:name: {exercise.id}\n\n"
+    return f"{head}{exercise.because}{block}\n````"
+
+
+def _without_check(source: str) -> str:
+    """Code without the call of ``check`` at its end."""
+    last = ast.parse(source).body[-1]
+    return "\n".join(source.splitlines()[: last.lineno - 1]).strip()

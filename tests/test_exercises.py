@@ -1,0 +1,1111 @@
+"""Exercises: solutions pass, mistakes are named, and submissions are held."""
+
+import json
+import math
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+import attn_tutorial as at
+from attn_tutorial import exercises as ex
+from attn_tutorial.exercises import limits, notebooks, wire
+from attn_tutorial.exercises.__main__ import main
+from attn_tutorial.exercises.calls import Fault
+from attn_tutorial.exercises.collection import CHAPTERS, chapter_of, exercises, find
+from attn_tutorial.exercises.exercise import (
+    Choice,
+    Exercise,
+    Function,
+    Items,
+    Number,
+    Several,
+)
+from attn_tutorial.exercises.grading import Limits, grade
+from attn_tutorial.exercises.judging import judge_part
+from attn_tutorial.exercises.overview import overview
+from attn_tutorial.exercises.quizzes import in_html, quiz_markdown
+
+ALL = exercises()
+IDS = [exercise.id for exercise in ALL]
+FUNCTIONS = [
+    pytest.param(part, id=f"{exercise.id}-{part.name}")
+    for exercise in ALL
+    for part in exercise.parts
+    if isinstance(part, Function)
+]
+# Trains five models, two minutes; its code is run, once, on the page of solutions.
+TOO_LONG = {"self-5"}
+
+
+def page(name):
+    return (ROOT / "book" / f"{name}.md").read_text(encoding="utf-8")
+
+
+# The data.
+
+
+def test_there_are_enough_and_each_has_a_name_of_its_own():
+    assert len(ALL) >= 60
+    assert len(set(IDS)) == len(IDS)
+    assert {e.kind for e in ALL} == {"predict", "derive", "implement", "diagnose"}
+    assert all(1 <= e.difficulty <= 3 and 2 <= e.minutes <= 60 for e in ALL)
+    assert all(e.question and e.because and e.parts for e in ALL)
+
+
+def test_every_exercise_of_the_book_is_here_in_its_chapter():
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        text = "\n".join("".join(c["source"]) for c in cells)
+        for id in re.findall(r"^\*\*Exercise \d+ \(`?([a-z]+-\d+)", text, re.M):
+            assert chapter_of(id) == path.stem
+
+
+def test_the_chapters_are_those_of_the_book_in_their_order():
+    toc = (ROOT / "_toc.yml").read_text(encoding="utf-8")
+    found = re.findall(r"file: notebooks/(\w+)", toc)
+    assert list(CHAPTERS) == [name for name in found if name in CHAPTERS]
+    assert {n for n in found if re.search(r"^## Exercises", chapter(n), re.M)} <= set(
+        CHAPTERS
+    )
+
+
+def chapter(name):
+    path = ROOT / "notebooks" / f"{name}.ipynb"
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return "\n".join("".join(c["source"]) for c in cells)
+
+
+@pytest.mark.parametrize("id", IDS)
+def test_a_question_names_what_it_asks_for(id):
+    exercise = find(id)
+    names = [part.name for part in exercise.parts]
+    assert len(set(names)) == len(names)
+    if len(names) > 1:
+        for part in exercise.parts:
+            if type(part) is not Function:  # a function's name is in its empty cell
+                assert f"`{part.name}`" in exercise.question
+    prose = re.sub(r"```.*?```", "", exercise.question, flags=re.DOTALL)
+    assert all(line.count("`") % 2 == 0 for line in prose.splitlines())
+    for part in exercise.parts:
+        if isinstance(part, Choice):
+            letters = list(part.lettered)
+            assert all(f"({letter})" in exercise.question for letter in letters)
+
+
+def test_choices_have_one_right_option_and_a_word_on_each_wrong_one():
+    for exercise in ALL:
+        for part in exercise.parts:
+            if isinstance(part, Choice):
+                right = sum(option.right for option in part.options)
+                assert right == 1 or (isinstance(part, Several) and right > 1)
+                assert all(o.right or o.feedback for o in part.options)
+
+
+def test_a_kind_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="kind must be one of .*'guess'"):
+        Exercise("x-1", "guess", 1, 1, "?", (), "")
+
+
+@pytest.mark.parametrize("call", [find, chapter_of, ex.check, ex.passed])
+def test_an_unknown_name_gets_the_nearest_one(call):
+    with pytest.raises(KeyError, match="did you mean 'local-1'"):
+        call("locl-1")
+
+
+def test_an_unknown_chapter_is_refused():
+    with pytest.raises(KeyError, match="no chapter 'nonsense'"):
+        exercises("nonsense")
+
+
+# The numbers of the page of solutions are those of the source.
+
+
+def entries():
+    folded = r"^````\{dropdown\} (\S+)\n:name: \1\n\n(.*?)^````$"
+    return dict(re.findall(folded, page("solutions"), re.DOTALL | re.M))
+
+
+def forms(value):
+    """How a page may write a number."""
+    plain = {f"{value:,}", f"{value}", f"{value:g}"}
+    plain |= {f"{value:.{digits}f}" for digits in range(1, 5)}
+    return plain
+
+
+ASKED_HERE_ONLY = {"clinic-2": {"good"}}  # the page names the windows
+
+
+@pytest.mark.parametrize("id", sorted(entries()))
+def test_answers_stand_on_the_page_of_solutions(id):
+    text = entries()[id].replace("{,}", ",").replace("\\,", "").replace("_", ",")
+    numbers = [p for p in find(id).parts if isinstance(p, Number)]
+    missing = [
+        p.name
+        for p in numbers
+        if abs(p.value) >= 10 and not any(f in text for f in forms(p.value))
+    ]
+    assert set(missing) <= ASKED_HERE_ONLY.get(id, set())
+
+
+# Solutions pass, and empty cells are no mistakes.
+
+
+def run(source):
+    """Run a cell; return the report of its `check`."""
+    reports = []
+
+    def check(id, *answer, **answers):
+        reports.append(ex.examine(id, *answer, **answers))
+
+    exec(source, {"math": math, "torch": torch, "at": at, "check": check})
+    (report,) = reports
+    return report
+
+
+@pytest.mark.parametrize("id", sorted(set(IDS) - TOO_LONG))
+def test_the_solution_passes(id):
+    report = run(find(id).solution)
+    assert report.passed, report
+    assert repr(report).startswith(f"{id}: right.")
+
+
+@pytest.mark.parametrize("id", IDS)
+def test_the_empty_cell_says_that_it_is_empty(id):
+    report = run(find(id).starter)
+    assert {finding.passed for finding in report.findings} == {None}
+    assert "not answered yet" in repr(report)
+
+
+@pytest.mark.parametrize("part", FUNCTIONS)
+@pytest.mark.parametrize("seed", [0, 987_654])
+def test_the_reference_passes_on_cases_that_are_drawn_anew(part, seed):
+    assert judge_part(part, part.reference, seed).passed
+
+
+# Mistakes are named.
+
+
+@pytest.mark.parametrize("part", FUNCTIONS)
+@pytest.mark.parametrize("seed", [0, 987_654])
+def test_each_known_mistake_is_named_as_itself(part, seed):
+    assert len(part.mistakes) >= 2
+    for mistake in part.mistakes:
+        finding = judge_part(part, mistake.function, seed)
+        assert finding.passed is False
+        assert finding.mistake == mistake.name
+        assert mistake.text in finding.text
+        assert "expected" in finding.text or "Error" in finding.text
+
+
+def test_each_known_wrong_number_is_named():
+    for exercise in ALL:
+        for part in exercise.parts:
+            if isinstance(part, Number | Items):
+                assert judge_part(part, part.value).passed
+                for value, text in part.wrong.items():
+                    finding = judge_part(part, value)
+                    assert not finding.passed, (exercise.id, value)
+                    assert text in finding.text, (exercise.id, value)
+
+
+def test_each_option_is_answered():
+    for exercise in ALL:
+        for part in exercise.parts:
+            if type(part) is Choice:
+                for letter, option in part.lettered.items():
+                    finding = judge_part(part, letter.upper())
+                    assert finding.passed == option.right
+                    assert option.right or option.feedback in finding.text
+
+
+def looped_window(n, w, start, stop):
+    """A mask that a student wrote with two loops."""
+    keep = torch.zeros(n, n, dtype=torch.bool)
+    for i in range(n):
+        for j in range(max(0, i + start), min(n, i + stop)):
+            keep[i, j] = True
+    return keep
+
+
+def without_root(q, k, v):
+    weights = torch.einsum("...id,...jd->...ij", q, k)
+    weights = (weights - weights.max(-1, keepdim=True)[0]).exp()
+    return torch.einsum("...ij,...jd->...id", weights / weights.sum(-1)[..., None], v)
+
+
+def later_masked(q, k, v):
+    weights = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(q.size(-1)), dim=-1)
+    n = q.size(-2)
+    keep = torch.tensor([[float(j <= i) for j in range(n)] for i in range(n)])
+    return (weights * keep.to(weights.dtype)) @ v
+
+
+def heads_in_one_go(x, heads):
+    b, n, width = x.size()
+    return x.view(b, heads, n, width // heads)
+
+
+def ring_of_lists(t, slots):
+    kept = list(range(t))[-slots:]
+    return kept + [-1] * (slots - len(kept))
+
+
+def natural_entropy(weights):
+    return torch.distributions.Categorical(probs=weights).entropy()
+
+
+def fetch_from_beside(lengths, rank, w):
+    left = lengths[rank - 1] if rank > 0 else 0
+    right = lengths[rank + 1] if rank < len(lengths) - 1 else 0
+    return [min(left, w), min(right, w)] if lengths[rank] > 0 else [0, 0]
+
+
+WRITTEN_ELSEWHERE = {
+    "one key too many": ("local-8", lambda n, w: looped_window(n, w, -w - 1, 1)),
+    "one key too few": ("local-8", lambda n, w: looped_window(n, w, 1 - w, 1)),
+    "causal forgotten": ("local-8", lambda n, w: looped_window(n, w, -w, w + 1)),
+    "itself forgotten": ("local-8", lambda n, w: looped_window(n, w, -w, 0)),
+    "transposed": ("local-8", lambda n, w: looped_window(n, w, 0, w + 1)),
+    "inverted": ("local-8", lambda n, w: ~looped_window(n, w, -w, 1)),
+    "integers": ("local-8", lambda n, w: looped_window(n, w, -w, 1).long()),
+    "half open": ("local-7", lambda n, w: looped_window(n, w, -w, w)),
+    "not divided": ("self-7", without_root),
+    "softmax before masking": ("self-8", later_masked),
+    "reshaped at once": ("self-9", heads_in_one_go),
+    "in order of the tokens": ("decoding-7", ring_of_lists),
+    "nats": ("inside-7", natural_entropy),
+    "neighbours only": ("devices-7", fetch_from_beside),
+    "top left": ("windows-7", lambda q, k: torch.ones(q, k).tril() > 0),
+    "ends forgotten": ("local-10", lambda n, w: sum(2 * w + 1 for _ in range(n))),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN_ELSEWHERE)
+def test_a_mistake_is_known_however_it_is_written(name):
+    id, function = WRITTEN_ELSEWHERE[name]
+    (finding,) = ex.examine(id, function).findings
+    assert finding.mistake == name, finding.text
+
+
+def test_the_example_is_the_smallest():
+    one_too_many = WRITTEN_ELSEWHERE["one key too many"][1]
+    text = repr(ex.examine("local-8", one_too_many))
+    assert text == (
+        "local-8: This keeps w + 1 keys to the left, one too many. "
+        "causal_window(n=2, w=0): position 1 sees 0, 1, expected 1."
+    )
+
+
+def test_an_unknown_mistake_gets_its_smallest_example():
+    def every_third(n, w):
+        keep = looped_window(n, w, -w, 1)
+        keep[3:4] = False
+        return keep
+
+    text = repr(ex.examine("local-8", every_third))
+    expected = "causal_window(n=4, w=0): position 3 sees nothing, expected 3."
+    assert text == f"local-8: not right. The smallest example: {expected}"
+
+
+# Answers of any kind.
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        20_890,
+        20_890.0,
+        np.int64(20_890),
+        np.array(20_890),
+        torch.tensor(20_890),
+        torch.tensor([20_890.0]),
+    ],
+)
+def test_a_number_may_be_of_any_library(answer):
+    report = ex.examine("local-1", pairs=answer)
+    assert [f.passed for f in report.findings] == [True, None]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("20890", "not a number: '20890'"),
+        (True, "not a number: True"),
+        (None, "not a number: None"),
+        (torch.ones(2), "not a number"),
+        (float("nan"), "It is not a number at all."),
+        (math.inf, "It is too large."),
+        (20_889, "It is off by one."),
+        (2 * 20_890, "exactly twice the right value"),
+        (10_445, "exactly half of the right value"),
+        (4 * 20_890, "exactly four times"),
+        (-20_890, "The sign is wrong."),
+        (7, "It is too small."),
+    ],
+)
+def test_a_wrong_number_is_told(answer, said):
+    assert said in repr(ex.examine("local-1", pairs=answer))
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (8, "a list was asked for"),
+        ([1, 2, 3], "there are 6 of them, not 3"),
+        ([0, 1, 2, 3, 4, 9], "Look again at place 5"),
+        ([0, 1, 2, 3, 4, True], "Look again at place 5"),
+    ],
+)
+def test_a_wrong_list_is_told(answer, said):
+    assert said in repr(ex.examine("sparse-4", rows=answer))
+
+
+@pytest.mark.parametrize(
+    "answer", [(49, 50), [49, 50], {50, 49}, torch.tensor([49, 50]), np.array([49, 50])]
+)
+def test_a_list_may_be_of_any_library(answer):
+    assert ex.examine("sparse-2", positions=answer).findings[1].passed
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("z", "choose one of a, b, c, d; got 'z'"),
+        (2, "choose one of a, b, c, d; got 2"),
+        (" B ", "right"),
+    ],
+)
+def test_a_choice_is_a_letter(answer, said):
+    assert said in repr(ex.examine("local-11", answer))
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("abdf", "right."),
+        (["f", "A", "b", "d"], "right."),
+        ("a, b, d, f", "right."),
+        ("ab", "what you name holds, and 2 more"),
+        ("abce", "not (c)."),
+        ("xyz", "name some of a, b, c, d, e, f"),
+        (3, "name some of"),
+    ],
+)
+def test_several_are_letters_in_any_order(answer, said):
+    assert said in repr(ex.examine("sparsity-6", answer))
+
+
+@pytest.mark.parametrize(
+    ("agree", "half", "passed"),
+    [
+        ([2, 2, 2], [1, 1, 5], [True, True]),
+        ([1, 1, 5], [1, 1, 1], [False, False]),
+        ([1, 1], 3, [False, False]),
+        ([1, 16 / 3, 1], [1, 16 / 3, 16], [False, False]),
+    ],
+)
+def test_an_example_is_judged_by_its_property(agree, half, passed):
+    report = ex.examine("inside-4", agree=agree, half=half)
+    assert [finding.passed for finding in report.findings] == passed
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        (((1,), {}), "name the answers of local-1: pairs, flops"),
+        (((), {"pears": 1}), "local-1 asks for pairs, flops, got pears"),
+        (((1, 2), {}), "name the answers"),
+    ],
+)
+def test_answers_have_names(answers, said):
+    with pytest.raises(TypeError, match=said):
+        ex.examine("local-1", *answers[0], **answers[1])
+
+
+def test_check_prints_and_remembers(capsys):
+    assert ex.check("local-11", "b") is None
+    assert ex.passed("local-11")
+    ex.check("local-11", "a")
+    assert not ex.passed("local-11")
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("local-11: right.") and "not (a)" in said[1]
+
+
+# Functions that crash, hang, print or change their input.
+
+
+def test_a_crash_is_told_with_its_case():
+    def divides(n, w):
+        return torch.ones(n, n) / (w // 0)
+
+    text = repr(ex.examine("local-8", divides))
+    assert "causal_window(n=1, w=0): ZeroDivisionError" in text
+
+
+def test_an_endless_loop_is_stopped_soon():
+    def hangs(n, w):
+        while True:
+            try:
+                time.sleep(0)
+            except Exception:
+                pass
+
+    start = time.monotonic()
+    text = repr(ex.examine("local-8", hangs))
+    assert time.monotonic() - start < 10
+    assert "no answer within 2 s: a loop that never ends?" in text
+
+
+def test_the_time_limit_holds_in_other_threads():
+    stopped = []
+
+    def hang():
+        try:
+            with limits.within(0.2):
+                while True:
+                    pass
+        except limits.TooSlow:
+            stopped.append(True)
+
+    thread = threading.Thread(target=hang)
+    thread.start()
+    thread.join(timeout=20)
+    assert stopped == [True]
+
+
+def test_the_time_limit_leaves_nothing_behind():
+    with limits.within(0.05):
+        pass
+    time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (lambda n, w: sys.exit(3), "SystemExit: 3"),
+        (lambda n: n, "TypeError"),
+        (lambda n, w: "no mask", "gives a str, expected a tensor"),
+        (lambda n, w: torch.ones(n), "gives shape (1,), expected (1, 1)"),
+        (lambda n, w: torch.ones(n, n).half(), "gives torch.float16"),
+        (5, "a function of n, w was asked for, got 5"),
+    ],
+)
+def test_what_is_no_answer_is_told(function, said):
+    assert said in repr(ex.examine("local-8", function))
+
+
+def test_deep_recursion_is_told():
+    def deeper(n, w):
+        return deeper(n, w)
+
+    assert "RecursionError" in repr(ex.examine("local-8", deeper))
+
+
+def test_changing_the_input_is_told():
+    def in_place(scores):
+        weights = scores.sub_(scores.amax(-1, keepdim=True)).exp_()
+        return weights / weights.sum(-1, keepdim=True)
+
+    assert "changes its input" in repr(ex.examine("bill-7", in_place))
+
+
+def test_what_a_function_prints_is_not_shown(capsys):
+    right = find("local-8").parts[0].reference
+
+    def talks(n, w):
+        print("debugging" * 1000)
+        return right(n, w)
+
+    assert ex.examine("local-8", talks).passed
+    assert capsys.readouterr().out == ""
+
+
+def test_interrupting_is_possible():
+    def interrupted(n, w):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ex.examine("local-8", interrupted)
+
+
+# Quizzes.
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_quiz_has_a_word_on_every_option(chapter):
+    questions = ex.quiz(chapter)
+    assert len(questions) >= 4
+    for question in questions:
+        assert sum(option.right for option in question.options) == 1
+        assert len(question.options) >= 3
+        assert all(len(option.feedback) > 10 for option in question.options)
+        assert len({option.text for option in question.options}) >= 3
+
+
+def test_the_right_option_stands_in_different_places():
+    places = [
+        [option.right for option in question.options].index(True)
+        for chapter in CHAPTERS
+        for question in ex.quiz(chapter)
+    ]
+    assert all(0.2 < places.count(p) / len(places) < 0.6 for p in (0, 1))
+    assert places.count(2) > 3
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_quiz_is_markdown_that_needs_no_script(chapter):
+    text = quiz_markdown(chapter)
+    summaries = re.findall(r"<summary>(.*?)</summary>", text)
+    options = sum(len(question.options) for question in ex.quiz(chapter))
+    assert len(summaries) == options == text.count("\n\n</details>")
+    assert text.count('<details class="choice right">') == len(ex.quiz(chapter))
+    assert not re.search(r"[$\\`{}]", "".join(summaries))
+    assert set(re.findall(r"</?(\w+)", "".join(summaries))) <= {"sub", "sup"}
+    assert re.findall(r"<details[^>]*><summary>.*</summary>\n(?!\n)", text) == []
+    assert "script" not in text and "onclick" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("$n^2$ pairs", "n<sup>2</sup> pairs"),
+        (r"$w \le b$", "w ≤ b"),
+        (r"$2r/\beta$", "2r/β"),
+        (r"$e^{\text{old top}}$", "e<sup>old top</sup>"),
+        ("`a < b` & c", "a &lt; b &amp; c"),
+    ],
+)
+def test_summaries_are_html(text, html):
+    assert in_html(text) == html
+
+
+# Notebooks.
+
+
+@pytest.mark.parametrize("variant", notebooks.VARIANTS)
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_notebook_is_valid_and_asks_everything(chapter, variant):
+    made = notebooks.notebook(chapter, variant)
+    nbformat.validate(made)
+    text = json.dumps(made)
+    assert all(f"(`{e.id}`" in text for e in exercises(chapter))
+    assert ("BEGIN SOLUTION" in text) == (variant == "instructor")
+
+
+def test_a_student_s_notebook_gives_nothing_away():
+    made = notebooks.notebook("local_attention", "student")
+    text = json.dumps(made, ensure_ascii=False)
+    for exercise in exercises("local_attention"):
+        assert exercise.because not in text
+        assert all(m.text not in text for p in exercise.parts for m in mistakes_of(p))
+
+
+def mistakes_of(part):
+    return part.mistakes if isinstance(part, Function) else ()
+
+
+def test_an_instructor_s_notebook_knows_the_mistakes():
+    text = json.dumps(notebooks.notebook("local_attention", "instructor"))
+    assert "This keeps w + 1 keys to the left" in text
+    assert "The ends are missing: the first and the last 10 tokens" in text
+    assert "One key too few costs a little" in text
+
+
+def test_an_unknown_variant_is_refused():
+    with pytest.raises(ValueError, match="variant must be one of .*'teacher'"):
+        notebooks.notebook("local_attention", "teacher")
+
+
+def chapter_with(*sources):
+    blank = {"cell_type": "markdown", "metadata": {}}
+    cells = [{**blank, "id": f"old-{i}", "source": s} for i, s in enumerate(sources)]
+    return {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+
+
+OLD = "Before.\n\n## Exercises\n\n**Exercise 1 (local-1).** Old.\n\n## Summary\n\nEnd."
+
+
+@pytest.mark.parametrize(
+    "sources", [(OLD,), (OLD.split("\n\n## Summary")[0], "## Summary\n\nEnd.")]
+)
+def test_cells_take_the_place_of_the_list(sources):
+    old = chapter_with("# Title", *sources, "Last.")
+    made = notebooks.insert(old, "local_attention", quiz_markdown("local_attention"))
+    text = ["".join(cell["source"]) for cell in made["cells"]]
+    assert text[:2] == ["# Title", "Before."] and text[2].startswith(
+        "## Check yourself"
+    )
+    assert text[3].startswith("## Exercises") and "Old." not in "".join(text)
+    assert text[-2:] == ["## Summary\n\nEnd.", "Last."]
+    assert text.count('check("local-1", pairs=..., flops=...)') == 1
+    nbformat.validate(nbformat.from_dict(made))
+    again = notebooks.insert(made, "local_attention")
+    assert ["".join(c["source"]) for c in again["cells"]] == text
+
+
+def test_a_chapter_without_the_section_is_refused():
+    with pytest.raises(ValueError, match="must have one section of exercises, has 0"):
+        notebooks.insert(chapter_with("# Title"), "local_attention")
+
+
+def test_entries_for_the_page_of_solutions_have_its_form():
+    text = notebooks.solutions(exercises("local_attention")) + "\n"
+    folded = r"^````\{dropdown\} (\S+)\n:name: \1\n\n(.*?)^````$"
+    found = dict(re.findall(folded, text, re.DOTALL | re.M))
+    assert list(found) == [e.id for e in exercises("local_attention")]
+    for entry in found.values():
+        for block in re.findall(r"```python\n(.*?)```", entry, re.DOTALL):
+            assert "check(" not in block
+            exec(block, {"math": math, "torch": torch, "at": at})
+
+
+def test_the_overview_is_the_one_on_its_page():
+    made = re.search(
+        r"<!-- overview -->\n\n(.*?)\n\n<!-- end -->", page("exercises"), re.S
+    )
+    assert made[1] == overview(), "stale: see An exercise in CONTRIBUTING.md"
+
+
+# The core does without.
+
+
+def test_the_core_does_not_import_them():
+    code = "import sys, attn_tutorial; print('attn_tutorial.exercises' in sys.modules)"
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
+    )
+    assert found.stdout.strip() == "False", found.stderr
+    assert at.exercises.check is ex.check
+
+
+# Values between two processes.
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        3,
+        -0.5,
+        math.inf,
+        "b",
+        (1, (2, "c")),
+        torch.tensor([[True, False]]),
+        torch.arange(6).reshape(2, 3),
+        torch.randn(2, 3).double(),
+        torch.zeros(0, 4),
+        torch.tensor(2.5),
+        torch.randn(3, 2).half().mT,
+        Fault("error", "ValueError: no"),
+    ],
+)
+def test_a_value_crosses_as_it_is(value):
+    back = wire.decode(json.loads(json.dumps(wire.encode(value))))
+    if isinstance(value, torch.Tensor):
+        assert back.dtype == value.dtype and torch.equal(back, value)
+    else:
+        assert back == value
+
+
+def test_nan_crosses():
+    assert math.isnan(wire.decode(json.loads(json.dumps(wire.encode(math.nan)))))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"tensor": "AAAA", "shape": [10**9], "dtype": "torch.float32"},
+        {"tensor": "AAAA", "shape": [-1], "dtype": "torch.float32"},
+        {"tensor": "AAAA", "shape": "x", "dtype": "torch.float32"},
+        {"tensor": "AAAA", "shape": [1], "dtype": "object"},
+        {"tensor": "Ag==", "shape": [1], "dtype": "torch.bool"},
+        {"tensor": "!", "shape": [1], "dtype": "torch.bool"},
+        {"reduce": "os.system"},
+        [[[{}]]],
+    ],
+)
+def test_what_is_no_value_is_refused(value):
+    with pytest.raises((ValueError, RuntimeError)):
+        wire.decode(value)
+
+
+@pytest.mark.parametrize("value", [object(), 10**100, torch.zeros(2**19), {"a": 1}])
+def test_what_is_no_data_becomes_a_name(value):
+    back = wire.decode(json.loads(json.dumps(wire.encode(value))))
+    assert repr(back).startswith("<") and back != value
+
+
+# With nbgrader, where it is installed.
+
+
+def nbgrader(course, *arguments):
+    command = [sys.executable, "-m", "nbgrader", *arguments]
+    places = {"PYTHONPATH": str(ROOT), "HOME": str(course), "OMP_NUM_THREADS": "1"}
+    places["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        command, cwd=course, env=os.environ | places, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def filled_in(cell):
+    """A student writes the solution of the first exercise, and a mistake elsewhere."""
+    if cell["id"] == "local-1-answer":
+        cell["source"] = find("local-1").solution
+    if cell["id"] == "local-8-answer":
+        mistake = "def causal_window(n, w):\n    return torch.ones(n, n).tril() > 0\n"
+        cell["source"] = mistake + 'check("local-8", causal_window)'
+    return cell
+
+
+def test_nbgrader_takes_solutions_out_and_grades(tmp_path):
+    pytest.importorskip("nbgrader")
+    folder = tmp_path / "source" / "windows"
+    folder.mkdir(parents=True)
+    made = notebooks.notebook("local_attention", "instructor")
+    notebooks.write(made, folder / "local.ipynb")
+    (tmp_path / "nbgrader_config.py").write_text("")
+    nbgrader(tmp_path, "generate_assignment", "windows")
+    released = tmp_path / "release" / "windows" / "local.ipynb"
+    handed = json.loads(released.read_text(encoding="utf-8"))
+    assert "1000 * 21 - 10 * 11" not in released.read_text(encoding="utf-8")
+    handed["cells"] = [filled_in(cell) for cell in handed["cells"]]
+    own = tmp_path / "submitted" / "student" / "windows"
+    own.mkdir(parents=True)
+    notebooks.write(handed, own / "local.ipynb")
+    nbgrader(tmp_path, "autograde", "windows")
+    from nbgrader.api import Gradebook
+
+    with Gradebook(f"sqlite:///{tmp_path}/gradebook.db") as book:
+        found = book.find_submission_notebook("local", "windows", "student")
+        scores = {grade.name: grade.auto_score for grade in found.grades}
+    assert scores["local-1-test"] == find("local-1").difficulty
+    assert sum(scores.values()) == scores["local-1-test"]
+
+
+# The grader.
+
+QUICK = Limits(seconds=60, case_seconds=1.0, memory=2**31)
+RIGHT = 'check("local-11", "b")'
+linux = pytest.mark.skipif(sys.platform != "linux", reason="walls of Linux")
+
+
+def handed_in(*sources):
+    cells = [{"cell_type": "code", "source": source} for source in sources]
+    return {"cells": cells}
+
+
+def graded(*sources, seconds=60, **limits):
+    return grade(handed_in(*sources), limits=Limits(seconds=seconds, **limits))
+
+
+def worth(chapter):
+    return sum(exercise.difficulty for exercise in exercises(chapter))
+
+
+def test_solutions_get_all_points_and_empty_cells_none():
+    full = grade(notebooks.notebook("sparse_attention", "solution"), "sparse_attention")
+    assert full.ended == "finished" and full.errors == []
+    assert full.points == full.as_json()["possible"] == worth("sparse_attention")
+    empty = grade(notebooks.notebook("sparse_attention", "student"), "sparse_attention")
+    assert empty.points == 0
+    said = [part["text"] for r in empty.results for part in r["parts"]]
+    assert all("not answered yet" in text for text in said)
+
+
+def test_instructors_notebooks_are_graded_too():
+    made = notebooks.notebook("backward", "instructor")
+    assert grade(made, "backward").points == grade(made).as_json()["possible"]
+
+
+def test_a_mistake_is_named_in_the_grade():
+    wrong = "def causal_window(n, w):\n    return torch.ones(n, n).tril().bool()\n"
+    found = graded(wrong + 'check("local-8", causal_window)', RIGHT)
+    assert [r["passed"] for r in found.results] == [False, True]
+    assert found.results[0]["parts"][0]["mistake"] == "window forgotten"
+    assert found.points == 2
+
+
+def test_parts_share_the_points():
+    found = graded('check("local-1", pairs=20_890, flops=1)')
+    assert found.points == 0.5
+
+
+def test_the_last_answer_counts_and_errors_do_not_end_the_run():
+    found = graded("%pip install x\n!ls", "1 / 0", 'check("local-11", "a")', RIGHT)
+    assert found.points == 2 and found.ended == "finished"
+    assert found.errors == ["cell 1: ZeroDivisionError: division by zero"]
+
+
+def test_a_chapter_s_exercises_count_even_if_they_are_taken_out():
+    found = grade(handed_in(RIGHT), "local_attention", QUICK)
+    assert (found.points, len(found.results)) == (2, len(exercises("local_attention")))
+
+
+def test_cases_are_drawn_anew():
+    """A function that knows the cases of the notebook by heart does not pass."""
+    part = find("local-8").parts[0]
+    known = {case: part.reference(*case).tolist() for case in part.cases(0)}
+    learned = f"""
+known = {known!r}
+def causal_window(n, w):
+    return torch.tensor(known.get((n, w), []), dtype=torch.bool).reshape(n, -1)
+check("local-8", causal_window)
+"""
+    assert not graded(learned).results[0]["passed"]
+
+
+# Hostile submissions. Each tries something, and answers right afterwards: the answer
+# counts, and what was tried did not happen.
+
+OUTSIDE = "outside.txt"
+TRIES = {
+    "reads passwords": "found = open('/etc/passwd').read()",
+    "reads passwords without open": (
+        "import os\nfound = os.read(os.open('/etc/passwd', os.O_RDONLY), 100)"
+    ),
+    "reads the solutions": (
+        "from attn_tutorial.exercises.chapters import local_attention"
+    ),
+    "finds the solutions": "import attn_tutorial.exercises as e\ne.find('local-1')",
+    "reads the page of solutions": "open({root!r} + '/book/solutions.md').read()",
+    "lists the root": "import os\nos.listdir('/')",
+    "deletes a file": "import os\nos.remove({outside!r})",
+    "overwrites a file": "open({outside!r}, 'w').write('gone')",
+    "truncates a file": "import os\nos.truncate({outside!r}, 0)",
+    "renames a file": "import os\nos.rename({outside!r}, 'mine')",
+    "deletes a tree": "import os, shutil\nshutil.rmtree(os.path.dirname({outside!r}))",
+    "links to a file": (
+        "import os\nos.symlink({outside!r}, 'x')\nopen('x', 'w').write('gone')"
+    ),
+    "climbs out": "open('../' * 20 + {outside!r}, 'a').write('gone')",
+    "opens a socket": "import socket\nsocket.create_connection(('127.0.0.1', {port}))",
+    "asks the web": (
+        "import urllib.request\nurllib.request.urlopen('http://127.0.0.1:{port}')"
+    ),
+    "forks": "import os\nos.fork()",
+    "starts a program": "import subprocess as s\ns.run(['touch', {outside!r} + '2'])",
+    "asks a shell": "import os\nif os.system('touch ' + {outside!r} + '2'): 1 / 0",
+    "becomes a program": "import os\nos.execv('/bin/true', ['true'])",
+    "signals its parent": "import os\nos.kill(os.getppid(), 0)",
+    "raises its limits": (
+        "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (2**40, 2**40))"
+    ),
+    "writes a large file": (
+        "import signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "f = open('large', 'wb')\n"
+        "for _ in range(100): f.write(b'x' * 2**20)\nf.flush()"
+    ),
+    "opens many files": "kept = [open('f' + str(i), 'w') for i in range(1000)]",
+    "starts processes": (
+        "import multiprocessing as m\np = m.get_context('fork').Process(target=print)\n"
+        "p.start()"
+    ),
+    "eats memory": "found = torch.ones(2**33)",
+    "leaves by exit": "import sys\nsys.exit(0)",
+}
+
+
+@pytest.fixture
+def outside(tmp_path):
+    path = tmp_path / OUTSIDE
+    path.write_text("kept")
+    return path
+
+
+@linux
+@pytest.mark.parametrize("name", TRIES)
+def test_a_submission_gets_nowhere(name, outside):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        port = server.getsockname()[1]
+        source = TRIES[name].format(outside=str(outside), root=str(ROOT), port=port)
+        found = graded(source, RIGHT)
+        with pytest.raises(TimeoutError):
+            server.accept()
+    assert outside.read_text() == "kept"
+    assert [p.name for p in outside.parent.iterdir()] == [OUTSIDE]
+    assert len(found.errors) == 1, (found.ended, found.printed)
+    assert found.points == 2 and found.ended == "finished"
+
+
+# Below Python: without the audit hook, the kernel holds.
+BELOW = {
+    "reads passwords": "ok = libc.open(b'/etc/passwd', 0) >= 0",
+    "overwrites a file": "ok = libc.open({outside!r}.encode(), 1) >= 0",
+    "deletes a file": "ok = libc.unlink({outside!r}.encode()) == 0",
+    "forks": "ok = libc.fork() >= 0",
+    "opens a socket": "ok = libc.socket(2, 1, 0) >= 0",
+    "signals its parent": "ok = libc.kill(os.getppid(), 0) == 0",
+    "becomes a program": "ok = libc.execv(b'/bin/true', None) == 0",
+    "mounts": "ok = libc.mount(b'x', b'/mnt', b'tmpfs', 0, None) == 0",
+    "raises its limits": (
+        "ok = libc.setrlimit(1, (ctypes.c_ulong * 2)(2**40, 2**40)) == 0"
+    ),
+}
+
+
+@linux
+@pytest.mark.parametrize("name", BELOW)
+def test_the_kernel_holds_without_the_hook(name, outside):
+    code = f"""
+import ctypes, os, sys
+from pathlib import Path
+from attn_tutorial.exercises import confinement
+confinement._audit = lambda *arguments: False
+libc = ctypes.CDLL(None, use_errno=True)
+os.chdir(sys.argv[1])
+walls = confinement.confine(Path(sys.argv[1]), [Path(sys.prefix)], [], 2**32)
+{BELOW[name].format(outside=str(outside))}
+print("|".join(walls), ok)
+"""
+    folder = outside.parent / "own"
+    folder.mkdir()
+    found = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True
+    )
+    walls, _, ok = found.stdout.strip().rpartition(" ")
+    if not {"files", "system calls", "network"} <= set(walls.split("|")):
+        pytest.skip(f"this kernel has no other walls than {walls}")
+    assert ok == "False", found.stderr
+    assert outside.read_text() == "kept"
+
+
+def test_its_own_folder_may_be_used():
+    found = graded("open('mine.txt', 'w').write('x')\nopen('mine.txt').read()", RIGHT)
+    assert found.errors == [] and found.points == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "ended"),
+    [
+        ("while True: pass", "stopped: out of time"),
+        (
+            "while True:\n try:\n  while True: pass\n except BaseException: pass",
+            "stopped: out of time",
+        ),
+        ("import os\nos._exit(0)", "ended by itself before its last cell"),
+        ("import os\nos.abort()", "stopped by signal"),
+        ("import ctypes\nctypes.string_at(0)", "finished"),
+        ("import threading as t\nt.Thread(target=print).start()", "finished"),
+    ],
+)
+def test_how_a_run_ends_is_told(source, ended):
+    found = graded(RIGHT, source, seconds=5)
+    assert found.ended.startswith(ended)
+    assert found.points == 2, "what was answered before counts"
+
+
+def test_gigabytes_are_not_kept():
+    start = time.monotonic()
+    found = graded(RIGHT, "while True: print('x' * 2**20)", seconds=5)
+    assert found.ended == "stopped: out of time"
+    assert len(found.printed) <= 4000 and time.monotonic() - start < 100
+
+
+CHEATS = {
+    "overwrites the checker": """
+import attn_tutorial.exercises as e
+import attn_tutorial.exercises.judging as j
+e.examine = e.check = j.judge = lambda *a, **k: "right"
+check("local-11", "a")
+""",
+    "sends verdicts": """
+import json, os
+for fd in range(3, 64):
+    for line in ({"done": True}, {"id": "local-11", "passed": True, "points": 99}):
+        try:
+            os.write(fd, (json.dumps(line) + "\\n").encode())
+        except OSError:
+            pass
+check("local-11", "a")
+""",
+    "is equal to everything": """
+class Yes(str):
+    def __eq__(self, other): return True
+    def __hash__(self): return 0
+    def strip(self): return "b"
+    def lower(self): return "b"
+check("local-11", Yes("a"))
+""",
+    "sends rubbish": """
+import os
+for fd in range(3, 64):
+    try:
+        os.write(fd, b'{"id": "local-11", "answers": {"mask": {"value": 3}}}\\n')
+        os.write(fd, b'{"id": "local-11", "answers": {"mask": {"tensor": 3}}}\\n')
+        os.write(fd, b'[' * 100_000 + b'\\n')
+    except OSError:
+        pass
+""",
+}
+
+
+@pytest.mark.parametrize("name", CHEATS)
+def test_a_cheat_gets_no_points(name):
+    found = graded(CHEATS[name], "'local-11'")
+    assert found.points == 0 and len(found.results) == 1
+
+
+def test_an_answer_that_hangs_is_bounded():
+    source = "def causal_window(n, w):\n    while True: pass\n"
+    found = graded(source + 'check("local-8", causal_window)', case_seconds=0.5)
+    assert "no answer within 0.5 s" in found.results[0]["parts"][0]["text"]
+
+
+@pytest.mark.parametrize("made", [{}, [], {"cells": 3}])
+def test_what_is_no_notebook_is_refused(made):
+    with pytest.raises(ValueError, match="no notebook"):
+        grade(made)
+
+
+# The command line.
+
+
+def test_commands_print(capsys):
+    for command in ("list", "cells", "quiz", "solutions"):
+        assert main([command, "local_attention"]) == 0
+        assert "local-1" in capsys.readouterr().out or command == "quiz"
+    assert main(["overview"]) == 0
+    assert capsys.readouterr().out == overview() + "\n"
+
+
+def test_a_notebook_is_made_and_graded_from_the_command_line(tmp_path, capsys):
+    path = tmp_path / "x.ipynb"
+    assert main(["make", "backward", "--variant", "solution", "--out", str(path)]) == 0
+    assert main(["grade", str(path), "--chapter", "backward"]) == 0
+    printed = capsys.readouterr().out
+    total = worth("backward")
+    assert f"{total} of {total} points; the run finished" in printed
+    stored = json.loads((tmp_path / "x.grade.json").read_text(encoding="utf-8"))
+    assert stored["points"] == stored["possible"] == total
+    assert {r["id"] for r in stored["results"]} == {e.id for e in exercises("backward")}
+
+
+def test_a_chapter_gets_its_cells_from_the_command_line(tmp_path):
+    path = tmp_path / "local_attention.ipynb"
+    notebooks.write(chapter_with(OLD), path)
+    assert main(["insert", str(path), "--quiz"]) == 0
+    text = path.read_text(encoding="utf-8")
+    assert "Check yourself" in text and text.endswith("}\n")
+
+
+@pytest.mark.parametrize("content", [None, "{", "{}"])
+def test_a_file_that_cannot_be_graded_is_told(tmp_path, capsys, content):
+    path = tmp_path / "x.ipynb"
+    if content:
+        path.write_text(content)
+    assert main(["grade", str(path)]) == 2
+    assert str(path) in capsys.readouterr().err
