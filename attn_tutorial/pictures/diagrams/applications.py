@@ -70,8 +70,8 @@ def application(
         check_between(f"width of {name}", room, 1, int(PAGE))
     needed = {j for i, j in links if i == query}
     missed = needed - met
-    entries = [((KEPT, 0.3), f"“{outputs[query]}” may meet it")]
-    entries += [((MISSED, 1.0), "needs it, cannot")] if missed else []
+    entries = [((KEPT, 0.3), f"“{outputs[query]}” may meet this")]
+    entries += [((MISSED, 1.0), "needs this, too")] if missed else []
     key, height = legend(entries, BELOW + HEIGHT + 28)
     body = _links(inputs, outputs, links, query, met) + _inputs(inputs, met, missed)
     body += _outputs(outputs, query) + word(PAGE / 2, 13, reads)
@@ -83,7 +83,7 @@ def application(
 
 
 def _width(text: str) -> float:
-    return max(22.0, width_of(text) + 9)
+    return max(22.0, width_of(text) + 12)
 
 
 def _middles(texts: Sequence[str]) -> list[float]:
