@@ -22,10 +22,12 @@ from attn_tutorial.experiments.data import (
     packages,
     speech,
     subwords,
+    synthesiser,
 )
 from attn_tutorial.experiments.data.corpora import PARTS, digits_of, part_of
 from attn_tutorial.experiments.data.help_pages import HELP, MADE_UP, MARKS, read_page
 from attn_tutorial.experiments.data.subwords import MARK, PAD, Subwords
+from attn_tutorial.experiments.figures import applications
 from attn_tutorial.experiments.measures import (
     chrf,
     edit_distance,
@@ -33,6 +35,7 @@ from attn_tutorial.experiments.measures import (
     marks_f1,
     repeated,
 )
+from attn_tutorial.experiments.records import Run, Runs
 from attn_tutorial.experiments.registry import APPLICATIONS, EXPERIMENTS
 from attn_tutorial.experiments.studies import (
     entities,
@@ -397,6 +400,10 @@ def test_what_is_missing_to_hear_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "soundfile", None)
     with pytest.raises(ModuleNotFoundError, match="pip install soundfile"):
         speech._decoded(b"OggS")
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    synthesiser._library.cache_clear()
+    with pytest.raises(ModuleNotFoundError, match="pip install espeakng-loader"):
+        speech.spoken("ano", "cs+m3")
 
 
 def test_the_synthesiser_says_more_for_more_words():
@@ -621,6 +628,49 @@ def test_lag_is_that_of_the_paper_when_lengths_differ():
     assert live_translation.average_lag(setting, 4, 8) == pytest.approx(
         ((1 - 0) + (2 - 0.5) + (3 - 1) + (4 - 1.5)) / 4
     )
+
+
+# Figures.
+
+
+def pretended(settings, **results):
+    """Three runs of each setting; seed s adds s to each result."""
+    return Runs(
+        Run(
+            setting,
+            seed,
+            {name: value + seed for name, value in results.items()},
+            {"seconds": 60.0 * (1 + seed)},
+        )
+        for setting in settings
+        for seed in range(3)
+    )
+
+
+def test_quality_memory_and_time_stand_side_by_side():
+    runs = pretended(
+        [{"pattern": "full"}, {"pattern": "local 4"}],
+        test_accuracy=0.5,
+        training_bytes=2**21,
+    )
+    figure = applications.recorded(runs, "topics", "A finding")
+    assert "full 1.5, 2 MiB; local 4 1.5, 2 MiB" in figure.alt
+    for axes, numbers in zip(
+        figure.axes, ([0.5, 1.5, 2.5], [2, 2, 2], [1, 2, 3]), strict=True
+    ):
+        dots = [x for x in axes.get_lines() if len(x.get_xdata()) == 3]
+        assert len(dots) == 2 and dots[0].get_ydata().tolist() == [0, 0, 0]
+        assert dots[0].get_xdata().tolist() == pytest.approx(numbers, abs=1e-4)
+
+
+def test_lag_and_bits_show_every_seed():
+    settings = [{"pattern": "causal", "wait": 1}, {"pattern": "full", "wait": "whole"}]
+    runs = pretended(settings, test_bits=1.0, test_lag=2.0)
+    figure = applications.lag_and_bits_recorded(runs)
+    assert "causal, wait 1 3.0 and 2.00, full, wait whole 3.0 and 2.00" in figure.alt
+    (first, _) = figure.axes[0].get_lines()
+    assert first.get_xdata().tolist() == [3, 3, 3]
+    assert first.get_ydata().tolist() == [1, 2, 3]
 
 
 # Studies.

@@ -41,6 +41,14 @@ def layers(lengths=(512, 2048, 8192, 32768), d_model=512):
     return costs
 
 
+GERMAN = {
+    "inputs": ["Press", "the", "key", "F5", "now"],
+    "outputs": ["Drücken", "Sie", "jetzt", "die", "Taste", "F5"],
+    "links": [(0, 0), (1, 0), (2, 4), (3, 1), (4, 2), (5, 3)],
+    "query": 2,
+    "met": [1, 2, 3],
+    "title": "A window of 1 misses the word",
+}
 THREE = ((0.5, -1), (1, 2), (-1, 0.25))
 CASES = [
     ("connectivity", {}),
@@ -93,6 +101,9 @@ CASES = [
     ("rolling_cache", {"slots": 8, "tokens": 5}),
     ("two_memories", {"traffic": traffic()}),
     ("layer_shares", {"costs": layers()}),
+    ("application", GERMAN),
+    ("application", GERMAN | {"query": 4, "met": range(5), "writes": "German"}),
+    ("application", GERMAN | {"inputs": list("abcdefghij"), "met": []}),
 ]
 IDS = [f"{name}-{k}" for k, (name, _) in enumerate(CASES)]
 every_case = pytest.mark.parametrize("name, options", CASES, ids=IDS)
@@ -573,6 +584,19 @@ def test_heads_and_blocks_say_their_widths():
     assert {"Attention: 1 head of 32", "to the read-out"} <= set(alone)
 
 
+def test_an_application_shows_what_its_window_misses():
+    missed, met = COLORS["vermillion"], KEPT
+    frame = diagrams.application(**GERMAN)
+    edges = [part.get("stroke") for part in parse(frame).iter(f"{NAME}rect")]
+    assert edges.count(missed) == 2, "the input, and the key to the colours"
+    assert '"jetzt" may meet "the", "key", "F5"' in frame.alt
+    assert frame.alt.endswith('it needs "now", which it cannot meet.')
+    assert paths_in(frame, missed).count("L") == 1 and not paths_in(frame, met)
+    wider = diagrams.application(**GERMAN | {"met": range(5)})
+    assert missed not in wider and paths_in(wider, met).count("L") == 1
+    assert wider.alt.endswith("among them all that it needs.")
+
+
 NAN = float("nan")
 
 
@@ -603,6 +627,8 @@ NAN = float("nan")
         ("two_memories", {"traffic": {"a": {"b": -1}}}, "traffic must be finite"),
         ("two_memories", {"traffic": {"a" * 17: {"b": 1}}}, "at most 16 characters"),
         ("layer_shares", {"costs": {"a": {"b": 0}}}, "must not all be 0"),
+        ("application", GERMAN | {"query": 6}, "query must be from 0 to 5, got 6"),
+        ("application", GERMAN | {"inputs": ["word"] * 9}, "width of inputs must be"),
         ("layer_shares", {"costs": {"a": {"b": 1}, "c": {"d": 1}}}, "the same parts"),
     ],
 )

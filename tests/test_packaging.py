@@ -288,7 +288,7 @@ def test_an_installed_package_reads_the_records(tmp_path):
 
 BLOCKED = "import sys; sys.modules.update(dict.fromkeys({names}))\n{code}"
 OPTIONAL = ["matplotlib", "numpy", "ipywidgets", "IPython", "triton", "transformers"]
-OPTIONAL += ["jsonschema", "tqdm", "local_attention"]
+OPTIONAL += ["jsonschema", "tqdm", "local_attention", "soundfile", "espeakng_loader"]
 
 
 def run_without(names: list[str], code: str) -> subprocess.CompletedProcess:

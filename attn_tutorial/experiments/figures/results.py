@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from attn_tutorial.experiments.figures import applications
 from attn_tutorial.experiments.figures.advice import advice, loss_by_context
 from attn_tutorial.experiments.figures.inside import (
     agreement,
@@ -351,4 +352,5 @@ FIGURES: dict[str, tuple[Callable[[Runs], Picture], ...]] = {
     "translation": (translation_quality,),
     "structure": (_structure, pareto),
     "regularisation": (remedies,),
+    **applications.FIGURES,
 }

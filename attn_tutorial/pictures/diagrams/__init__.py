@@ -1,5 +1,6 @@
 """Diagrams: one idea each, drawn from its numbers, understood without a text."""
 
+from attn_tutorial.pictures.diagrams.applications import application
 from attn_tutorial.pictures.diagrams.attention import (
     attention_heads,
     attention_steps,
@@ -18,6 +19,7 @@ from attn_tutorial.pictures.diagrams.windows import (
 )
 
 __all__ = [
+    "application",
     "attention_heads",
     "attention_steps",
     "connectivity",
