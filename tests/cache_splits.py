@@ -2,6 +2,7 @@
 
     python tests/cache_splits.py 100000             so many splits, from seed 0
     python tests/cache_splits.py 1000 --first 5000  those of seeds 5000 ... 5999
+    python tests/cache_splits.py 5000 --out FILE    and add them to a record
 
 The reference is written from the definition, in float64: a list of the keys that each
 query keeps by a rule of its own, their exponentials, their sum.
@@ -10,19 +11,25 @@ query keeps by a rule of its own, their exponentials, their sum.
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import time
-from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from attn_tutorial import patterns as P
+from attn_tutorial.benchmark import record
 from attn_tutorial.cache import RollingCache
+from attn_tutorial.provenance import software, utc
 
 MOST = 1e-13
+WHAT = "Random splits of texts into calls of RollingCache, in float64, against a "
+WHAT += "reference without a cache: of each kind of pattern how many splits, and the "
+WHAT += "largest difference of an output"
 
 
 class Case(NamedTuple):
@@ -231,25 +238,48 @@ def split(seed: int, make: Callable = RollingCache) -> tuple[str, float]:
     return case.name, worst
 
 
+def tried(first: int, count: int) -> dict:
+    """Try some seeds: how many of each kind, and the largest error of each kind."""
+    kinds: dict[str, list] = {}
+    for seed in range(first, first + count):
+        kind, error = split(seed)
+        if error > MOST:
+            raise SystemExit(f"seed {seed}, {kind}: error {error:.1e}")
+        known = kinds.setdefault(kind, [0, 0.0])
+        kinds[kind] = [known[0] + 1, max(known[1], float(f"{error:.1e}"))]
+    return {"first": first, "count": count, "kinds": dict(sorted(kinds.items()))}
+
+
+def appended(path: Path, piece: dict) -> None:
+    """Add a piece to a record, whose pieces have no seed in common."""
+    data = {"what": WHAT, "allowed": MOST, "pieces": []}
+    if path.exists():
+        data = json.loads(path.read_text())
+    for old in data["pieces"]:
+        apart = abs(old["first"] - piece["first"])
+        if apart < min(old, piece, key=lambda one: one["first"])["count"]:
+            raise SystemExit(f"seeds from {old['first']} on are recorded already")
+    data["pieces"].append(piece)
+    record.write(data, path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("count", type=int, help="how many splits")
     parser.add_argument("--first", type=int, default=0, help="seed of the first")
+    parser.add_argument("--out", type=Path, help="a record to add them to")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    start, kinds, worst = time.perf_counter(), Counter(), 0.0
-    for seed in range(options.first, options.first + options.count):
-        kind, error = split(seed)
-        kinds[kind] += 1
-        worst = max(worst, error)
-        if error > MOST:
-            raise SystemExit(f"seed {seed}, {kind}: error {error:.1e}")
-        if (seed + 1) % 5000 == 0:
-            print(f"seed {seed}: largest error {worst:.1e}", flush=True)
+    start, started = time.perf_counter(), utc(time.time())
+    piece = tried(options.first, options.count)
     seconds = time.perf_counter() - start
+    worst = max((error for _, error in piece["kinds"].values()), default=0.0)
     print(f"{options.count} splits, largest error {worst:.1e}, {seconds:.0f} s")
-    for kind, number in sorted(kinds.items()):
-        print(f"{number:8} {kind}")
+    for kind, (number, error) in piece["kinds"].items():
+        print(f"{number:8} {kind}, {error:.1e}")
+    if options.out:
+        made = {"started": started, "seconds": round(seconds), **software()}
+        appended(options.out, piece | {"made": made})
 
 
 if __name__ == "__main__":
