@@ -10,21 +10,16 @@ query keeps by a rule of its own, their exponentials, their sum.
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from pieces import run
 from torch import Tensor
 
 from attn_tutorial import patterns as P
-from attn_tutorial.benchmark import record
 from attn_tutorial.cache import RollingCache
-from attn_tutorial.provenance import software, utc
 
 MOST = 1e-13
 WHAT = "Random splits of texts into calls of RollingCache, in float64, against a "
@@ -247,40 +242,8 @@ def tried(first: int, count: int) -> dict:
             raise SystemExit(f"seed {seed}, {kind}: error {error:.1e}")
         known = kinds.setdefault(kind, [0, 0.0])
         kinds[kind] = [known[0] + 1, max(known[1], float(f"{error:.1e}"))]
-    return {"first": first, "count": count, "kinds": dict(sorted(kinds.items()))}
-
-
-def appended(path: Path, piece: dict) -> None:
-    """Add a piece to a record, whose pieces have no seed in common."""
-    data = {"what": WHAT, "allowed": MOST, "pieces": []}
-    if path.exists():
-        data = json.loads(path.read_text())
-    for old in data["pieces"]:
-        apart = abs(old["first"] - piece["first"])
-        if apart < min(old, piece, key=lambda one: one["first"])["count"]:
-            raise SystemExit(f"seeds from {old['first']} on are recorded already")
-    data["pieces"].append(piece)
-    record.write(data, path)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("count", type=int, help="how many splits")
-    parser.add_argument("--first", type=int, default=0, help="seed of the first")
-    parser.add_argument("--out", type=Path, help="a record to add them to")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    start, started = time.perf_counter(), utc(time.time())
-    piece = tried(options.first, options.count)
-    seconds = time.perf_counter() - start
-    worst = max((error for _, error in piece["kinds"].values()), default=0.0)
-    print(f"{options.count} splits, largest error {worst:.1e}, {seconds:.0f} s")
-    for kind, (number, error) in piece["kinds"].items():
-        print(f"{number:8} {kind}, {error:.1e}")
-    if options.out:
-        made = {"started": started, "seconds": round(seconds), **software()}
-        appended(options.out, piece | {"made": made})
+    return dict(sorted(kinds.items()))
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, {"what": WHAT, "allowed": MOST}, "kinds", tried)

@@ -3,8 +3,10 @@
 import json
 import re
 
+import pieces
 import pytest
 import torch
+from cache_splits import tried
 
 from attn_tutorial.benchmark import clocks, decoding
 from attn_tutorial.benchmark.__main__ import parser
@@ -192,6 +194,11 @@ def record_of(name):
         pytest.skip(f"{name} is not recorded")
 
 
+def seeds_of(data):
+    spans = [(piece["first"], piece["count"]) for piece in data["pieces"]]
+    return {seed for first, count in spans for seed in range(first, first + count)}
+
+
 def check_made(made):
     assert re.fullmatch("[0-9a-f]{40}", made["revision"]) and not made["dirty"]
     assert made["threads"] == 1
@@ -221,24 +228,38 @@ def test_the_recorded_models_name_every_way_at_every_length(served):
 def test_the_recorded_splits_are_100_000_different_ones_without_an_error():
     data = record_of("splits")
     assert data["allowed"] == 1e-13
-    seeds = set()
     for piece in data["pieces"]:
         check_made(piece["made"])
-        seeds |= set(range(piece["first"], piece["first"] + piece["count"]))
         assert sum(number for number, _ in piece["kinds"].values()) == piece["count"]
         assert all(error <= data["allowed"] for _, error in piece["kinds"].values())
-    assert len(seeds) == sum(piece["count"] for piece in data["pieces"]) == 100_000
+    assert sum(piece["count"] for piece in data["pieces"]) == 100_000
+    assert len(seeds_of(data)) == 100_000
 
 
-def test_a_piece_of_splits_is_recorded_once(tmp_path):
-    from cache_splits import appended, tried
+def test_the_recorded_predicates_are_10_000_and_none_was_named_wrong():
+    data = record_of("names")
+    assert data["a_seed"] == 100
+    for piece in data["pieces"]:
+        check_made(piece["made"])
+        counts = piece["counts"]
+        named = counts["right"] + counts["unknown"] + counts["wrong"]
+        assert named == 100 * piece["count"]
+        assert counts["wrong"] == counts["missed"] == 0
+    assert sum(piece["count"] for piece in data["pieces"]) == 100
+    assert len(seeds_of(data)) == 100
 
-    piece = tried(7, 3) | {"made": {}}
-    assert sum(number for number, _ in piece["kinds"].values()) == 3
-    appended(tmp_path / "splits.json", piece)
-    appended(tmp_path / "splits.json", piece | {"first": 10})
-    for first in (5, 7, 9, 12):
+
+def test_a_piece_is_recorded_once(tmp_path):
+    path, piece = tmp_path / "splits.json", {"first": 7, "count": 3}
+    pieces.appended(path, {"what": "x"}, piece)
+    pieces.appended(path, {"what": "x"}, {"first": 10, "count": 2})
+    for first, count in ((5, 3), (7, 3), (9, 1), (11, 5), (0, 50)):
         with pytest.raises(SystemExit, match="recorded already"):
-            appended(tmp_path / "splits.json", piece | {"first": first})
-    pieces = json.loads((tmp_path / "splits.json").read_text())["pieces"]
-    assert [one["first"] for one in pieces] == [7, 10]
+            pieces.appended(path, {"what": "x"}, {"first": first, "count": count})
+    data = json.loads(path.read_text())
+    assert [one["first"] for one in data["pieces"]] == [7, 10]
+    assert seeds_of(data) == {7, 8, 9, 10, 11}
+
+
+def test_trials_are_counted_by_kind():
+    assert sum(number for number, _ in tried(7, 3).values()) == 3

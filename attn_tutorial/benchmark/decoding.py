@@ -29,7 +29,7 @@ from attn_tutorial.patterns import parse
 __all__ = ["FOLDERS", "PATTERNS", "Steps", "measure", "recorded", "table"]
 
 BESIDE = Path(__file__).resolve().parent
-FOLDERS = provenance.data_folders("decoding", BESIDE / "decoded")
+FOLDERS = provenance.data_folders("practice", BESIDE / "practised")
 
 # Pattern -> the share of the tokens that it reads. Full attention stops early: what it
 # needs for all of them grows with their square.
