@@ -321,25 +321,43 @@ def median(samples: Sequence[float]) -> float:
     return statistics.median(samples)
 
 
-def row(n: int, one: dict[str, Any]) -> str:
-    """What one way needed at one length, as a row of the table."""
-    mebibytes = [(one[name] or 0) / 2**20 for name in ("peak_bytes", "cache_bytes")]
-    numbers = [median(one["prefill"]), 1e3 * median(one["step"]), *mebibytes]
-    texts = [*(f"{number:,.3g}" for number in numbers), f"{len(one['prefill'])}"]
-    return " | ".join([f"| {n:,}", one["way"], *texts]) + " |"
-
-
-def table(data: dict[str, Any]) -> str:
-    """A row for each length and way, as Markdown; medians of the rounds.
+def rows(data: dict[str, Any]) -> list[list[str]]:
+    """A row of texts for each length and way, under ``HEAD``; medians of the rounds.
 
     Args:
         data: A record.
     """
-    lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
+    found = []
     for entry in data["lengths"]:
-        lines += [row(entry["n"], one) for one in entry["results"]]
-        lines += [
-            f"| {entry['n']:,} | {way} | {reason} | | | | 0 |"
-            for way, reason in sorted(entry["not_run"].items())
-        ]
-    return "\n".join(lines)
+        length = f"{entry['n']:,}"
+        found += [[length, *cells(one)] for one in entry["results"]]
+        left_out = sorted(entry["not_run"].items())
+        found += [[length, way, reason, "", "", "", "0"] for way, reason in left_out]
+    return found
+
+
+def cells(one: dict[str, Any]) -> list[str]:
+    """What one way needed at one length."""
+    mebibytes = [(one[name] or 0) / 2**20 for name in ("peak_bytes", "cache_bytes")]
+    numbers = [median(one["prefill"]), 1e3 * median(one["step"]), *mebibytes]
+    return [one["way"], *map(three_digits, numbers), str(len(one["prefill"]))]
+
+
+def three_digits(number: float) -> str:
+    """Write a number as a measurement deserves.
+
+    Example:
+        >>> three_digits(1234.5), three_digits(12.34), three_digits(0.0123)
+        ('1,234', '12.3', '0.0123')
+    """
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def table(data: dict[str, Any]) -> str:
+    """The rows as Markdown.
+
+    Args:
+        data: A record.
+    """
+    lines = [HEAD, ["---"] * len(HEAD), *rows(data)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
