@@ -36,9 +36,9 @@ QUESTION = "What does a dense model lose when its layers are given windows?"
 KEYS = (8, 16, 32, 64, 128)  # that a query meets, with a switch and no tuning
 SINKS = 4
 BEGIN = 0  # the byte with which every passage begins
-BASE = {"n": 256, "d_model": 96, "heads": 3, "layers": 4, "batch": 4, "passages": 96}
-BASE |= {**MUON, "lr": 0.04, "steps": 500, "keys": 16}
-BASE |= {"tuning_steps": 100, "tuning_lr": 0.01}
+BASE = {"n": 256, "d_model": 96, "heads": 3, "layers": 3, "batch": 4, "passages": 64}
+BASE |= {**MUON, "lr": 0.04, "steps": 300, "keys": 16}
+BASE |= {"tuning_steps": 60, "tuning_lr": 0.01}
 QUICK = {"n": 64, "d_model": 32, "heads": 2, "layers": 2, "steps": 6, "passages": 2}
 QUICK |= {"tuning_steps": 2}
 
@@ -47,7 +47,7 @@ def settings(quick: bool) -> list[Setting]:
     """The dense model that is converted, and one with the window from the start."""
     base = {**BASE, **QUICK} if quick else BASE
     window = targets(base["keys"])["window"]
-    return [{"pattern": pattern, **base} for pattern in (window, "full")]
+    return [{"pattern": pattern, **base} for pattern in ("full", window)]
 
 
 def targets(keys: int) -> dict[str, str]:
