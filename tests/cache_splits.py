@@ -130,11 +130,15 @@ def any_case(draw: random.Random) -> Case:
     return with_sinks(draw, case) if draw.random() < 0.4 else case
 
 
-def reference(q: Tensor, k: Tensor, v: Tensor, keep: Callable) -> Tensor:
-    """One row's attention: q (heads, n, d), k (kv_heads, n, d), by the definition."""
-    n, groups = q.shape[1], q.shape[0] // k.shape[0]
+def table(keep: Callable, n: int) -> Tensor:
+    """Which of n queries meets which key, pair by pair: bool, (n, n)."""
     met = [[keep(i, j) for j in range(n)] for i in range(n)]
-    met = torch.tensor(met, dtype=torch.bool).reshape(n, n)
+    return torch.tensor(met, dtype=torch.bool).reshape(n, n)
+
+
+def reference(q: Tensor, k: Tensor, v: Tensor, met: Tensor) -> Tensor:
+    """One row's attention: q (heads, n, d), k (kv_heads, n, d), by the definition."""
+    groups = q.shape[0] // k.shape[0]
     rows = []
     for head in range(q.shape[0]):
         scores = q[head] @ k[head // groups].T / q.shape[-1] ** 0.5
@@ -178,11 +182,11 @@ def any_texts(draw: random.Random, lengths: list[int], keep: Callable) -> list[T
     def noise(*shape: int) -> Tensor:
         return torch.randn(*shape, dtype=torch.float64, generator=source)
 
-    texts = []
+    texts, met = [], table(keep, max(lengths))
     for n in lengths:
         q, k = noise(kv_heads * groups, n, d), noise(kv_heads, n, d)
         v = noise(kv_heads, n, d_v)
-        texts.append(Text(q, k, v, reference(q, k, v, keep)))
+        texts.append(Text(q, k, v, reference(q, k, v, met[:n, :n])))
     return texts
 
 

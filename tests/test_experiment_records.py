@@ -16,7 +16,6 @@ from attn_tutorial.experiments.runner import pending
 
 # Studies whose full runs are still to be made. A name leaves with its first record.
 AWAITED = {
-    "converting",
     "entities",
     "help_translation",
     "live_translation",
