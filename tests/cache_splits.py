@@ -2,6 +2,7 @@
 
     python tests/cache_splits.py 100000             so many splits, from seed 0
     python tests/cache_splits.py 1000 --first 5000  those of seeds 5000 ... 5999
+    python tests/cache_splits.py 5000 --out FILE    and add them to a record
 
 The reference is written from the definition, in float64: a list of the keys that each
 query keeps by a rule of its own, their exponentials, their sum.
@@ -9,20 +10,21 @@ query keeps by a rule of its own, their exponentials, their sum.
 
 from __future__ import annotations
 
-import argparse
 import random
-import time
-from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from pieces import run
 from torch import Tensor
 
 from attn_tutorial import patterns as P
 from attn_tutorial.cache import RollingCache
 
 MOST = 1e-13
+WHAT = "Random splits of texts into calls of RollingCache, in float64, against a "
+WHAT += "reference without a cache: of each kind of pattern how many splits, and the "
+WHAT += "largest difference of an output"
 
 
 class Case(NamedTuple):
@@ -128,11 +130,15 @@ def any_case(draw: random.Random) -> Case:
     return with_sinks(draw, case) if draw.random() < 0.4 else case
 
 
-def reference(q: Tensor, k: Tensor, v: Tensor, keep: Callable) -> Tensor:
-    """One row's attention: q (heads, n, d), k (kv_heads, n, d), by the definition."""
-    n, groups = q.shape[1], q.shape[0] // k.shape[0]
+def table(keep: Callable, n: int) -> Tensor:
+    """Which of n queries meets which key, pair by pair: bool, (n, n)."""
     met = [[keep(i, j) for j in range(n)] for i in range(n)]
-    met = torch.tensor(met, dtype=torch.bool).reshape(n, n)
+    return torch.tensor(met, dtype=torch.bool).reshape(n, n)
+
+
+def reference(q: Tensor, k: Tensor, v: Tensor, met: Tensor) -> Tensor:
+    """One row's attention: q (heads, n, d), k (kv_heads, n, d), by the definition."""
+    groups = q.shape[0] // k.shape[0]
     rows = []
     for head in range(q.shape[0]):
         scores = q[head] @ k[head // groups].T / q.shape[-1] ** 0.5
@@ -176,11 +182,11 @@ def any_texts(draw: random.Random, lengths: list[int], keep: Callable) -> list[T
     def noise(*shape: int) -> Tensor:
         return torch.randn(*shape, dtype=torch.float64, generator=source)
 
-    texts = []
+    texts, met = [], table(keep, max(lengths))
     for n in lengths:
         q, k = noise(kv_heads * groups, n, d), noise(kv_heads, n, d)
         v = noise(kv_heads, n, d_v)
-        texts.append(Text(q, k, v, reference(q, k, v, keep)))
+        texts.append(Text(q, k, v, reference(q, k, v, met[:n, :n])))
     return texts
 
 
@@ -231,26 +237,17 @@ def split(seed: int, make: Callable = RollingCache) -> tuple[str, float]:
     return case.name, worst
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("count", type=int, help="how many splits")
-    parser.add_argument("--first", type=int, default=0, help="seed of the first")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    start, kinds, worst = time.perf_counter(), Counter(), 0.0
-    for seed in range(options.first, options.first + options.count):
+def tried(first: int, count: int) -> dict:
+    """Try some seeds: how many of each kind, and the largest error of each kind."""
+    kinds: dict[str, list] = {}
+    for seed in range(first, first + count):
         kind, error = split(seed)
-        kinds[kind] += 1
-        worst = max(worst, error)
         if error > MOST:
             raise SystemExit(f"seed {seed}, {kind}: error {error:.1e}")
-        if (seed + 1) % 5000 == 0:
-            print(f"seed {seed}: largest error {worst:.1e}", flush=True)
-    seconds = time.perf_counter() - start
-    print(f"{options.count} splits, largest error {worst:.1e}, {seconds:.0f} s")
-    for kind, number in sorted(kinds.items()):
-        print(f"{number:8} {kind}")
+        known = kinds.setdefault(kind, [0, 0.0])
+        kinds[kind] = [known[0] + 1, max(known[1], float(f"{error:.1e}"))]
+    return dict(sorted(kinds.items()))
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, {"what": WHAT, "allowed": MOST}, "kinds", tried)

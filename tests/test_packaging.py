@@ -247,6 +247,7 @@ def test_every_package_and_the_records_are_installed():
     folders = {path.parent for path in (ROOT / "attn_tutorial").rglob("__init__.py")}
     found = {".".join(path.relative_to(ROOT).parts) for path in folders}
     assert setup["package-dir"] == {
+        "attn_tutorial.benchmark.practised": "book/data/practice",
         "attn_tutorial.benchmark.predicted": "book/data/predictions",
         "attn_tutorial.benchmark.recorded": "book/data/benchmarks",
         "attn_tutorial.experiments.recorded": "book/data/experiments",

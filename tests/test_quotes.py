@@ -37,7 +37,7 @@ from attn_tutorial.experiments.registry import EXPERIMENTS
 SPEED = ("from_masks_to_kernels", "scaling", "speed_clinic", "many_devices")
 QUALITY = ("does_sparsity_hurt", "choosing_a_window", "other_improvements",
            "looking_inside")  # fmt: skip
-PRACTICE = ("window_conventions", "decoding", "applications")
+PRACTICE = ("window_conventions", "decoding", "hugging_face", "applications")
 CHAPTERS = [
     path
     for name in (*SPEED, *QUALITY, *PRACTICE)

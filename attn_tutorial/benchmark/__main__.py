@@ -18,10 +18,12 @@ from attn_tutorial.benchmark import (
     cases,
     clocks,
     contenders,
+    decoding,
     measure,
     record,
     report,
     revisions,
+    served,
 )
 from attn_tutorial.benchmark.estimate import Estimate, clock_time
 from attn_tutorial.benchmark.load import (
@@ -229,6 +231,7 @@ def parser() -> argparse.ArgumentParser:
     one.set_defaults(command=show_command)
     add_compare(commands.add_parser("compare", help="times of B over times of A"))
     add_foretelling(commands)
+    add_decoding(commands)
     child = commands.add_parser("memory", help="peak memory of a call, in bytes")
     child.add_argument("case", help="a case as JSON")
     child.add_argument("names", nargs="+", choices=contenders.CONTENDERS)
@@ -255,6 +258,43 @@ def add_foretelling(commands: argparse._SubParsersAction) -> None:
     last.add_argument("--seed", type=int, default=0)
     last.add_argument("--out", type=Path, help="where the judgement is written")
     last.set_defaults(command=judge_command)
+
+
+def add_decoding(commands: argparse._SubParsersAction) -> None:
+    """Describe `decode` and `models`."""
+    one = commands.add_parser("decode", help="a token's time and bytes, over 100,000")
+    one.add_argument("--tokens", type=count, default=decoding.Steps.tokens)
+    one.add_argument("--band", type=count, default=decoding.Steps.band)
+    one.set_defaults(command=decode_command)
+    two = commands.add_parser("models", help="prefill and decoding of a real model")
+    two.add_argument(
+        "--lengths", type=count, nargs="+", default=served.LENGTHS, metavar="N"
+    )
+    two.set_defaults(command=models_command)
+    for command in (one, two):
+        command.add_argument("--out", type=Path, help="where the record is written")
+
+
+def decode_command(chosen: argparse.Namespace) -> None:
+    """Let caches read token after token, and print what the last ones cost."""
+    torch.set_num_threads(1)
+    with Life(1) as life:
+        steps = decoding.Steps(chosen.tokens, chosen.band)
+        data = decoding.measure(steps, life.tell)
+    print(decoding.table(data))
+    if chosen.out:
+        record.write(data, chosen.out)
+
+
+def models_command(chosen: argparse.Namespace) -> None:
+    """Time a model of Transformers in four ways, and print the table."""
+    torch.set_num_threads(1)
+    with Life(1) as life:
+        limits, lengths = served.Limits(), sorted(chosen.lengths)
+        data = served.measure(served.Shape(), limits, lengths, life.tell)
+    print(served.table(data))
+    if chosen.out:
+        record.write(data, chosen.out)
 
 
 def calibrate_command(chosen: argparse.Namespace) -> None:

@@ -104,16 +104,20 @@ def cuda_peak(run: Callable, cuda=torch.cuda) -> int:
 PROCESS = Path("/proc/self")
 
 
-def cpu_peak(run: Callable) -> int:
+def cpu_peak(run: Callable, warm: Callable | None = None) -> int:
     """Bytes that this process held at the peak of a call, above those before.
 
-    The first call, which loads libraries and compiles, is not counted. Meant for a
+    A first call, which loads libraries and compiles, is not counted. Meant for a
     process of its own in which large tensors go back to the system when they die.
+
+    Args:
+        run: What is measured.
+        warm: The first call, if it is to be a shorter one; ``run`` if None.
 
     Raises:
         OSError: If the system cannot reset the high-water mark (Linux can).
     """
-    run()
+    (warm or run)()
     gc.collect()
     (PROCESS / "clear_refs").write_text("5")  # high-water mark := present size
     before = high_water_mark()

@@ -6,6 +6,7 @@ from types import ModuleType
 
 from attn_tutorial.experiments.runner import Experiment
 from attn_tutorial.experiments.studies import (
+    converting,
     entities,
     help_translation,
     inside,
@@ -48,6 +49,7 @@ STUDIES = (
     structure,
     step_time,
     regularisation,
+    converting,
     *APPLICATIONS,
 )
 

@@ -10,6 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from attn_tutorial.experiments.figures import applications
 from attn_tutorial.experiments.figures.advice import advice, loss_by_context
+from attn_tutorial.experiments.figures.converting import (
+    before_and_after,
+    layer_by_layer,
+)
 from attn_tutorial.experiments.figures.inside import (
     agreement,
     copying_by_period,
@@ -352,5 +356,6 @@ FIGURES: dict[str, tuple[Callable[[Runs], Picture], ...]] = {
     "translation": (translation_quality,),
     "structure": (_structure, pareto),
     "regularisation": (remedies,),
+    "converting": (before_and_after, layer_by_layer),
     **applications.FIGURES,
 }
