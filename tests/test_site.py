@@ -1,7 +1,10 @@
 """The built site in a browser: local, silent, narrow enough, movable, accessible."""
 
+import functools
+import gzip
 import json
 import re
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from conftest import HTML
@@ -58,6 +61,30 @@ def test_page_is_local_silent_and_fits(tab, name, width):
         }"""
     )
     assert not wide, f"wider than {width} px: {wide}"
+
+
+# Kilobytes, compressed, of all that a page loads before one scrolls.
+FIRST_VIEW, LATER = 1000, 300
+
+
+@functools.cache
+def weight(path: str) -> float:
+    """Kilobytes of a file on the wire; servers compress all but pictures and fonts."""
+    content = (HTML / path).read_bytes()
+    packed = path.endswith((".png", ".woff", ".woff2"))
+    return len(content if packed else gzip.compress(content)) / 1000
+
+
+@pytest.mark.parametrize("name", CONTENT)
+def test_a_page_is_light(tab, name):
+    tab.open(name)
+    files = {unquote(urlsplit(address).path).lstrip("/") for address in tab.loaded}
+    kept = {path for path in files if path.startswith("_static/")}  # by the browser
+    first, later = (sum(map(weight, group)) for group in (files, files - kept))
+    assert first <= FIRST_VIEW and later <= LATER, (
+        f"{first:.0f} kB, then {later:.0f} kB; heaviest: "
+        f"{sorted(files, key=weight, reverse=True)[:5]}"
+    )
 
 
 @pytest.mark.parametrize("name", CONTENT)
@@ -164,3 +191,104 @@ def test_axe_finds_no_fault_of_ours(tab, name):
     page.wait_for_timeout(300)  # the theme fades its colours in
     ours += axe_faults(page, runOnly=["color-contrast"])  # the rest has not changed
     assert not ours, json.dumps(ours, indent=1)
+
+
+# What surrounds the pages.
+
+
+@pytest.mark.parametrize("name", CONTENT)
+def test_a_page_says_what_it_is_about(name):
+    html = (HTML / name).read_text(encoding="utf-8")
+    head = html[: html.index("</head>")]
+    for tag in ('name="description"', 'property="og:title"', 'property="og:image"'):
+        assert re.search(rf'<meta {tag} content="[^"]{{3,}}"', head), tag
+    assert head.count('name="viewport"') == 1
+    assert html.count("<h1") == 1
+    assert "fontawesome" not in html
+
+
+def test_every_page_is_in_the_site_map():
+    sitemap = (HTML / "sitemap.xml").read_text(encoding="utf-8")
+    listed = re.findall(r"<loc>https://[^/]+/[^/]+/(.*?)</loc>", sitemap)
+    assert sorted(listed) == sorted(CONTENT)
+
+
+def test_a_wrong_address_leads_back(tab, site):
+    page = tab.open("404.html")
+    links = page.locator("a").evaluate_all(
+        "all => all.map(a => a.getAttribute('href'))"
+    )
+    roots = {re.sub(r"(book/index|search)\.html$", "", link) for link in links}
+    assert len(links) == 2 and len(roots) == 1
+    assert all((HTML / link.removeprefix(*roots)).is_file() for link in links)
+    assert not axe_faults(page)
+
+
+def test_the_card_has_the_size_that_networks_expect():
+    png = (HTML / "_static/card.png").read_bytes()
+    size = [int.from_bytes(png[k : k + 4], "big") for k in (16, 20)]
+    assert size == [1200, 630]
+
+
+@pytest.mark.parametrize("query", ["local attention", "online softmax", "window"])
+def test_search_puts_chapters_first(tab, query):
+    page = tab.open(f"search.html?q={query.replace(' ', '+')}")
+    page.wait_for_selector("#search-results ul.search li")
+    page.wait_for_function(
+        "() => /found/.test(document.querySelector('#search-results').textContent)"
+    )
+    found = page.locator("#search-results ul.search > li > a")
+    links = found.evaluate_all("all => all.map(a => new URL(a.href).pathname)")
+    kinds = ["api" if "/api" in link else link.split("/")[1] for link in links]
+    assert kinds[0] == "notebooks"
+    assert "api" not in kinds or kinds.index("api") > kinds.index("notebooks")
+    excerpt = page.locator("#search-results p.context").first
+    excerpt.wait_for()
+    assert not re.search(r"Skip to main|Toggle|\{.*:.*\}", excerpt.inner_text())
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_first_visit_follows_the_system(chromium, site, scheme):
+    page = chromium.new_page(color_scheme=scheme)
+    page.goto(site + "book/how_to_use.html")
+    assert page.evaluate("document.documentElement.dataset.theme") == scheme
+    page.close()
+
+
+def test_a_link_into_a_fold_opens_it(tab):
+    page = tab.open("book/solutions.html#local-2")
+    assert page.locator("#local-2").evaluate(
+        "node => node.open && !document.querySelector('#local-1').open"
+    )
+
+
+def test_printing_opens_folds_and_closes_them_again(tab):
+    page = tab.open("book/solutions.html")
+    count = "() => document.querySelectorAll('article details[open]').length"
+    assert page.evaluate(count) == 0
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(count) == page.locator("article details").count() > 50
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(count) == 0
+
+
+def test_a_phone_is_told_a_table_that_does_not_fit(tab):
+    page = tab.open("book/benchmarks.html", width=390)
+    cells = page.locator("table").first.locator("tbody tr").first.locator("td")
+    right = cells.evaluate_all("all => all.map(c => c.getBoundingClientRect().right)")
+    assert all(edge <= 390 for edge in right)
+    assert cells.nth(1).get_attribute("data-column") == "Started (UTC)"
+    page.set_viewport_size({"width": 1280, "height": 900})
+    display = "cell => getComputedStyle(cell).display"
+    assert cells.nth(1).evaluate(display) == "table-cell"
+
+
+def test_the_masks_stand_still_for_those_who_ask(chromium, site):
+    moving = (
+        "() => document.querySelector('.masks').getAnimations({subtree: true}).length"
+    )
+    for motion, count in (("reduce", 0), ("no-preference", 48)):
+        page = chromium.new_page(reduced_motion=motion)
+        page.goto(site + "book/index.html")
+        assert page.evaluate(moving) == count
+        page.close()
