@@ -17,8 +17,8 @@ NBVAL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope \
 	-p no:cacheprovider --nbval $(NOTEBOOKS)
 
 .DEFAULT_GOAL := help
-.PHONY: help book test notebooks lab serve check clean index benchmark gpu mutants \
-	stable versions browser publish-as site
+.PHONY: help book test notebooks lab serve pdf check clean index benchmark gpu mutants \
+	stable versions screens browser publish-as site
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /#/' \
@@ -47,6 +47,9 @@ lab: $(VENV)/.everything  ## Open the chapters in JupyterLab
 serve: site  ## Serve the built site on this computer
 	@echo "http://localhost:$(PORT)/ (Ctrl-C stops it)"
 	@$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory $(HTML)
+
+pdf: $(VENV)/.everything browser site  ## Print the whole book into _build/book.pdf
+	$(BIN)/python scripts/book_pdf.py
 
 check: $(VENV)/.everything  ## Check style only (seconds)
 	$(BIN)/ruff check .
@@ -91,6 +94,9 @@ versions:  ## Run the unit tests with the oldest releases, Colab's, the pinned, 
 
 publish-as: $(VENV)/.book  ## Set the repository's address: OWNER=... REPO=...
 	$(BIN)/python scripts/publish_as.py "$(OWNER)" "$(REPO)"
+
+screens: $(VENV)/.everything browser site  ## Photograph the site's ten places anew, after a change that is meant
+	SCREENS=write $(BIN)/python -m pytest -q tests/test_looks.py
 
 # What the targets above rely on.
 

@@ -1,7 +1,7 @@
 """Sphinx extension: every page works with no network.
 
 * MathJax 3 comes from the Python package sphinx-mathjax-offline, which is used as a
-  source of files; the pages need 1.7 MB of its 24 MB.
+  source of files; the pages need a tenth of its 24 MB.
 * Scripts of the theme that would call another host are left out.
 * Markup that accessibility checkers rightly refuse is mended.
 * A displayed equation with a ``\\tag{N}`` keeps its tag and gets the anchor ``eq-N``.
@@ -13,9 +13,18 @@ import shutil
 import sys
 from pathlib import Path
 
-# "full" holds every TeX extension, so nothing is fetched later.
-MATHJAX = "tex-chtml-full.js"
-FONTS = "output/chtml/fonts/woff-v2"
+# The parts that ``mathjax3_config`` in _config.yml loads, and what they load in turn.
+MATHJAX = "startup.js"
+PARTS = (
+    "startup.js",
+    "core.js",
+    "input/tex-base.js",
+    "input/tex/extensions/ams.js",
+    "output/chtml.js",
+    "output/chtml/fonts/tex.js",
+    "a11y/assistive-mml.js",
+    "output/chtml/fonts/woff-v2",
+)
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -38,9 +47,12 @@ def copy_mathjax(app, exception):
     if exception is not None or app.builder.format != "html":
         return
     source, target = mathjax_source(), Path(app.outdir) / "_static" / "mathjax"
-    if not (target / MATHJAX).exists():
-        shutil.copytree(source / FONTS, target / FONTS, dirs_exist_ok=True)
-        shutil.copy2(source / MATHJAX, target / MATHJAX)
+    for part in PARTS:
+        if (target / part).exists():
+            continue
+        (target / part).parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if (source / part).is_dir() else shutil.copy2
+        copy(source / part, target / part)
 
 
 def drop_thebe(app, pagename, templatename, context, doctree):
@@ -64,12 +76,26 @@ MENDED = {
     '<th class="head"><p></p></th>': "<td></td>",
     # A wide table scrolls, so the keyboard must reach it.
     '<table class="table">': '<table class="table" tabindex="0">',
+    # Folded cells, in the words of the chapters.
+    "Show code cell source": "Show the code",
+    "Hide code cell source": "Hide the code",
+    "Show code cell output": "Show the output",
+    "Hide code cell output": "Hide the output",
+    "Show code cell content": "Show the cell",
+    "Hide code cell content": "Hide the cell",
 }
+# A chapter's number stands above its title.
+NUMBER = re.compile(r'(<h1[^>]*>)<span class="section-number">(\d+)\. ?</span>')
+# Pictures load when they are near, and keep their place until then.
+SIZED = re.compile(r'(<img [^>]*?)style="width: (\d+)px; height: (\d+)px;"')
 
 
 def mend_markup(app, pagename, templatename, context, doctree):
+    body = context.get("body", "")
     for before, after in MENDED.items():
-        context["body"] = context.get("body", "").replace(before, after)
+        body = body.replace(before, after)
+    body = NUMBER.sub(r'\1<span class="chapter-number">Chapter \2</span> ', body)
+    context["body"] = SIZED.sub(r'\1width="\2" height="\3" loading="lazy"', body)
 
 
 def keep_tags(app, doctree, docname):

@@ -81,7 +81,7 @@ class Tab:
 
     def __init__(self, browser, site: str):
         self.site = site
-        self.outside, self.failed, self.errors = [], [], []
+        self.outside, self.failed, self.errors, self.loaded = [], [], [], []
         self.page = browser.new_context(reduced_motion="reduce").new_page()
         self.page.set_default_timeout(90_000)  # for busy machines
         self.page.route("**/*", self._route)
@@ -103,6 +103,7 @@ class Tab:
             self.failed.append(request.url)
 
     def _response(self, response):
+        self.loaded.append(response.url)
         if response.status >= 400:
             self.failed.append(f"{response.status} {response.url}")
 
@@ -113,7 +114,7 @@ class Tab:
     def open(self, path: str, *, width: int = 1280):
         """Load a page of the site and wait until its mathematics is set."""
         self.page.goto("about:blank")
-        for record in (self.outside, self.failed, self.errors):
+        for record in (self.outside, self.failed, self.errors, self.loaded):
             record.clear()
         self.page.set_viewport_size({"width": width, "height": 900})
         address = path if path.startswith("file:") else self.site + path

@@ -127,14 +127,21 @@ def test_the_tree_stands_in_the_order_of_the_imports():
         assert all(place[other] <= place[name] for other in used), name
 
 
-API = (ROOT / "book/api.md").read_text(encoding="utf-8")
+def api_pages() -> list[str]:
+    """The text of each page of the API, in the order of the contents."""
+    contents = (ROOT / "_toc.yml").read_text(encoding="utf-8")
+    names = re.findall(r"file: (book/api\S*)", contents)
+    return [(ROOT / f"{name}.md").read_text(encoding="utf-8") for name in names]
 
 
-def documented(text: str = API) -> list[str]:
+API = api_pages()
+
+
+def documented(text: str = "\n".join(API)) -> list[str]:
     return re.findall(r"^\.\. automodule:: ([\w.]+)$", text, re.MULTILINE)
 
 
-def test_every_module_is_on_the_api_page():
+def test_every_module_is_on_a_page_of_the_api():
     parts = ("__init__", "__main__")  # names and command lines
     modules = [m for m in MODULES if m.rpartition(".")[2] not in parts]
     assert sorted(documented()) == modules
@@ -146,10 +153,11 @@ def test_a_module_uses_only_what_stands_above_it(module):
     assert own(imports(MODULES[module])) - {"attn_tutorial"} <= set(above)
 
 
-def test_the_sections_of_the_api_page_are_rooms():
-    found = [documented(part) for part in re.split(r"^## ", API, flags=re.MULTILINE)]
-    rooms = [name for part in found for name in dict.fromkeys(map(room, part))]
-    assert len(rooms) == len(set(rooms)), "a room stands in two sections"
+def test_the_pages_of_the_api_are_rooms():
+    found = [dict.fromkeys(map(room, documented(page))) for page in API]
+    rooms = [name for names in found for name in names]
+    assert len(rooms) == len(set(rooms)), "a room stands on two pages"
     assert set(rooms) == ABOVE.keys()
+    assert all(len(names) <= 1 for names in found[2:]), "a page, a folder"
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert folders <= ABOVE.keys()

@@ -5,6 +5,7 @@ import doctest
 import json
 import math
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,12 @@ import torch
 import attn_tutorial as at
 from attn_tutorial.instruments import document
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "_ext"))
+import first_page
+
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
-PAGES = sorted(BOOK.glob("*.md"))
+PAGES = sorted([*BOOK.glob("*.md"), *BOOK.glob("api/*.md")])
 
 
 def text_of(name: str) -> str:
@@ -71,18 +75,25 @@ def test_sessions_on_pages_run_as_printed(path):
     ],
 )
 def test_masks_of_the_introduction_are_the_patterns(name, pattern):
-    text = text_of("index")
-    figure = re.search(rf'data-mask="{name}".*?</figure>', text, re.DOTALL)[0]
-    drawn = torch.zeros(16, 16, dtype=torch.bool)
+    figure = first_page.draw_mask(name)
+    keep = at.dense_mask(pattern, 16)
     path = re.search(r'<path data-kept d="(.*?)"', figure)[1]
+    assert torch.equal(drawn_cells(path), keep)
+    count = int(keep.sum())
+    assert re.search(rf"<figcaption.*\b{count} pairs", figure)
+    assert re.search(rf'aria-label="[^"]*\b{count}\b[^"]*" data-mask="{name}"', figure)
+    turns = re.findall(r'<g class="turn.*?d="(.*?)".*?>query (\d+): (\d+) keys', figure)
+    assert [int(query) for _, query, _ in turns] == list(range(16))
+    for path, query, number in turns:
+        assert torch.equal(drawn_cells(path)[int(query)], keep[int(query)])
+        assert int(number) == int(keep[int(query)].sum())
+
+
+def drawn_cells(path: str) -> torch.Tensor:
+    drawn = torch.zeros(16, 16, dtype=torch.bool)
     for column, row, width in re.findall(r"M(\d+) (\d+)h(\d+)v1h-\3z", path):
         drawn[int(row), int(column) : int(column) + int(width)] = True
-    keep = at.dense_mask(pattern, 16)
-    assert torch.equal(drawn, keep)
-    count = int(keep.sum())
-    caption = re.search("<figcaption.*", figure)[0]
-    assert re.search(rf"\b{count}\b", caption)
-    assert re.search(rf'aria-label="[^"]*\b{count}\b[^"]*" data-mask="{name}"', text)
+    return drawn
 
 
 def test_the_code_of_the_introduction_is_true():

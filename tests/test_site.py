@@ -1,10 +1,17 @@
 """The built site in a browser: local, silent, narrow enough, movable, accessible."""
 
+import functools
+import gzip
 import json
 import re
+import sys
+from urllib.parse import unquote, urlsplit
 
 import pytest
-from conftest import HTML
+from conftest import HTML, ROOT
+
+sys.path.insert(0, str(ROOT / "scripts"))
+import book_pdf
 
 pytestmark = pytest.mark.browser
 
@@ -41,7 +48,7 @@ def test_the_site_is_built(site, tab):
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", PAGES)
-def test_page_is_local_silent_and_fits(tab, name, width):
+def test_page_is_local_silent_light_and_fits(tab, name, width):
     page = tab.open(name, width=width)
     tab.assert_clean()
     assert page.locator("mjx-merror, [data-mjx-error]").count() == 0, "math error"
@@ -58,6 +65,31 @@ def test_page_is_local_silent_and_fits(tab, name, width):
         }"""
     )
     assert not wide, f"wider than {width} px: {wide}"
+    if name in CONTENT:
+        assert_light(tab)
+
+
+# Kilobytes, compressed, of all that a page loads before one scrolls.
+FIRST_VIEW, LATER = 1000, 300
+
+
+@functools.cache
+def weight(path: str) -> float:
+    """Kilobytes of a file on the wire; servers compress all but pictures and fonts."""
+    content = (HTML / path).read_bytes()
+    packed = path.endswith((".png", ".woff", ".woff2"))
+    return len(content if packed else gzip.compress(content)) / 1000
+
+
+def assert_light(tab):
+    """What the tab loaded is within both limits."""
+    files = {unquote(urlsplit(address).path).lstrip("/") for address in tab.loaded}
+    kept = {path for path in files if path.startswith("_static/")}  # by the browser
+    first, later = (sum(map(weight, group)) for group in (files, files - kept))
+    assert first <= FIRST_VIEW and later <= LATER, (
+        f"{first:.0f} kB, then {later:.0f} kB; heaviest: "
+        f"{sorted(files, key=weight, reverse=True)[:5]}"
+    )
 
 
 @pytest.mark.parametrize("name", CONTENT)
@@ -79,33 +111,57 @@ def test_images_have_real_alternative_text(name):
         assert not alt[1].startswith(("<", "../", "_images")), alt[1]
 
 
+# Index and content of each frame that shows.
+SHOWN = """element => [...element.querySelectorAll(".attn-f")].flatMap((f, i) =>
+    f.checkVisibility({visibilityProperty: true}) ? [[i, f.innerHTML]] : [])"""
+# The smallest text of the frame that shows, in pixels of the screen.
+SMALLEST = """element => Math.min(100, ...[...element.querySelectorAll("svg text")]
+    .filter(t => t.checkVisibility({visibilityProperty: true}))
+    .map(t => parseFloat(getComputedStyle(t).fontSize)
+        * t.ownerSVGElement.getScreenCTM().a))"""
+
+
 class Explorer:
-    """One explorer on a page: its sliders, and the frame that shows."""
+    """One explorer on a page: its inputs, and the frame that shows."""
 
     def __init__(self, element):
         self.element = element
-        self.sliders = element.locator("input[type=range]").all()
+        self.axes = element.locator(".attn-a").all()
 
     def shown(self) -> tuple[int, str]:
         """Index and content of the one visible frame."""
-        visible = self.element.locator(".attn-f").evaluate_all(
-            """frames => frames.flatMap((f, i) =>
-                f.checkVisibility() ? [[i, f.innerHTML]] : [])"""
-        )
+        visible = self.element.evaluate(SHOWN)
         assert len(visible) == 1, f"{len(visible)} frames show at once"
         return tuple(visible[0])
 
-    def after_key(self, slider, key: str) -> tuple[int, str]:
-        slider.focus()
-        slider.press(key)
+    def move(self, axis, end: str) -> tuple[int, str]:
+        """Go to the first or the last value of an axis by the keyboard."""
+        control = axis.locator("input[type=range], select, input:checked")
+        control.focus()
+        if control.get_attribute("type") == "radio":  # arrows choose, and go round
+            many = axis.locator("input").count()
+            now = int(control.get_attribute("value"))
+            for _ in range(now if end == "Home" else many - 1 - now):
+                self.element.page.keyboard.press(
+                    "ArrowLeft" if end == "Home" else "ArrowRight"
+                )
+        else:
+            control.press(end)
         return self.shown()
 
-    def after_click(self, slider, share: float) -> tuple[int, str]:
-        """Click on the slider's track, at a share of its width."""
-        slider.scroll_into_view_if_needed()
-        box = slider.bounding_box()
-        x = min(max(box["width"] * share, 2), box["width"] - 2)
-        slider.click(position={"x": x, "y": box["height"] / 2})
+    def click(self, axis, end: str) -> tuple[int, str]:
+        """Go there by the mouse, and by choosing in a menu."""
+        if axis.locator("select").count():
+            last = axis.locator("option").count() - 1
+            axis.locator("select").select_option(index=0 if end == "Home" else last)
+        elif axis.locator("input[type=radio]").count():
+            axis.locator("label").nth(0 if end == "Home" else -1).click()
+        else:
+            slider = axis.locator("input")
+            slider.scroll_into_view_if_needed()
+            box = slider.bounding_box()
+            x = 2 if end == "Home" else box["width"] - 2
+            slider.click(position={"x": x, "y": box["height"] / 2})
         return self.shown()
 
 
@@ -115,21 +171,18 @@ def test_explorers_move_by_keyboard_and_mouse(tab, name, width):
     page = tab.open(name, width=width)
     for element in page.locator(".attn-x").all():
         explorer = Explorer(element)
-        assert explorer.sliders, "an explorer without a slider"
-        keys, clicks = {explorer.shown()[1]}, set()
-        for slider in explorer.sliders:
-            before = explorer.after_key(slider, "Home")
-            step = explorer.after_key(slider, "ArrowRight")
-            last = explorer.after_key(slider, "End")
-            assert step[0] != before[0], "the arrow key changed nothing"
-            assert slider.input_value() == slider.get_attribute("max")
-            back = explorer.after_click(slider, 0.0)
-            again = explorer.after_click(slider, 1.0)
-            assert back == before and again == last, "the mouse changed nothing"
-            keys |= {step[1], last[1]}
-            clicks |= {back[1], again[1]}
-        assert len(keys) > 1, "the keyboard never changed the picture"
-        assert len(clicks) > 1, "the mouse never changed the picture"
+        assert explorer.axes, "an explorer without an input"
+        height = element.bounding_box()["height"]
+        pictures = {explorer.shown()[1]}
+        for axis in explorer.axes:
+            first, last = explorer.move(axis, "Home"), explorer.move(axis, "End")
+            assert first[0] != last[0], "the keyboard changed nothing"
+            assert explorer.click(axis, "Home") == first, "the mouse changed nothing"
+            assert explorer.click(axis, "End") == last
+            pictures |= {first[1], last[1]}
+            assert element.bounding_box()["height"] == height, "the page jumps"
+            assert element.evaluate(SMALLEST) >= 12, "labels too small to read"
+        assert len(pictures) > 1, "the picture never changed"
     tab.assert_clean()
 
 
@@ -155,7 +208,13 @@ def axe_faults(page, **options) -> list:
     ]
 
 
-@pytest.mark.parametrize("name", CONTENT)
+# The pages of the API are written by one extension: one of them stands for all.
+LOOKED_INTO = [
+    n for n in CONTENT if n[:9] != "book/api/" or n.endswith("equations.html")
+]
+
+
+@pytest.mark.parametrize("name", LOOKED_INTO)
 def test_axe_finds_no_fault_of_ours(tab, name):
     page = tab.open(name)
     page.evaluate(THIN_OUT)
@@ -164,3 +223,116 @@ def test_axe_finds_no_fault_of_ours(tab, name):
     page.wait_for_timeout(300)  # the theme fades its colours in
     ours += axe_faults(page, runOnly=["color-contrast"])  # the rest has not changed
     assert not ours, json.dumps(ours, indent=1)
+
+
+# What surrounds the pages.
+
+
+@pytest.mark.parametrize("name", CONTENT)
+def test_a_page_says_what_it_is_about(name):
+    html = (HTML / name).read_text(encoding="utf-8")
+    head = html[: html.index("</head>")]
+    for tag in ('name="description"', 'property="og:title"', 'property="og:image"'):
+        assert re.search(rf'<meta {tag} content="[^"]{{3,}}"', head), tag
+    assert head.count('name="viewport"') == 1
+    assert html.count("<h1") == 1
+    assert "fontawesome" not in html
+
+
+def test_every_page_is_in_the_site_map():
+    sitemap = (HTML / "sitemap.xml").read_text(encoding="utf-8")
+    listed = re.findall(r"<loc>https://[^/]+/[^/]+/(.*?)</loc>", sitemap)
+    assert sorted(listed) == sorted(CONTENT)
+
+
+def test_a_wrong_address_leads_back(tab, site):
+    page = tab.open("404.html")
+    links = page.locator("a").evaluate_all(
+        "all => all.map(a => a.getAttribute('href'))"
+    )
+    roots = {re.sub(r"(book/index|search)\.html$", "", link) for link in links}
+    assert len(links) == 2 and len(roots) == 1
+    assert all((HTML / link.removeprefix(*roots)).is_file() for link in links)
+    assert not axe_faults(page)
+
+
+def test_the_card_has_the_size_that_networks_expect():
+    png = (HTML / "_static/card.png").read_bytes()
+    size = [int.from_bytes(png[k : k + 4], "big") for k in (16, 20)]
+    assert size == [1200, 630]
+
+
+@pytest.mark.parametrize("query", ["local attention", "online softmax", "window"])
+def test_search_puts_chapters_first(tab, query):
+    page = tab.open(f"search.html?q={query.replace(' ', '+')}")
+    page.wait_for_selector("#search-results ul.search li")
+    page.wait_for_function(
+        "() => /found/.test(document.querySelector('#search-results').textContent)"
+    )
+    found = page.locator("#search-results ul.search > li > a")
+    links = found.evaluate_all("all => all.map(a => new URL(a.href).pathname)")
+    kinds = ["api" if "/api" in link else link.split("/")[1] for link in links]
+    assert kinds[0] == "notebooks"
+    assert "api" not in kinds or kinds.index("api") > kinds.index("notebooks")
+    excerpt = page.locator("#search-results p.context").first
+    excerpt.wait_for()
+    assert not re.search(r"Skip to main|Toggle|\{.*:.*\}", excerpt.inner_text())
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_first_visit_follows_the_system(chromium, site, scheme):
+    page = chromium.new_page(color_scheme=scheme)
+    page.goto(site + "book/how_to_use.html")
+    assert page.evaluate("document.documentElement.dataset.theme") == scheme
+    page.close()
+
+
+def test_a_link_into_a_fold_opens_it(tab):
+    page = tab.open("book/solutions.html#local-2")
+    assert page.locator("#local-2").evaluate(
+        "node => node.open && !document.querySelector('#local-1').open"
+    )
+
+
+def test_printing_opens_folds_and_closes_them_again(tab):
+    page = tab.open("book/solutions.html")
+    count = "() => document.querySelectorAll('article details[open]').length"
+    assert page.evaluate(count) == 0
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(count) == page.locator("article details").count() > 50
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(count) == 0
+
+
+def test_a_phone_is_told_a_table_that_does_not_fit(tab):
+    page = tab.open("book/benchmarks.html", width=390)
+    cells = page.locator("table").first.locator("tbody tr").first.locator("td")
+    right = cells.evaluate_all("all => all.map(c => c.getBoundingClientRect().right)")
+    assert all(edge <= 390 for edge in right)
+    assert cells.nth(1).get_attribute("data-column") == "Started (UTC)"
+    page.set_viewport_size({"width": 1280, "height": 900})
+    display = "cell => getComputedStyle(cell).display"
+    assert cells.nth(1).evaluate(display) == "table-cell"
+
+
+def test_the_masks_stand_still_for_those_who_ask(chromium, site):
+    moving = (
+        "() => document.querySelector('.masks').getAnimations({subtree: true}).length"
+    )
+    for motion, count in (("reduce", 0), ("no-preference", 48)):
+        page = chromium.new_page(reduced_motion=motion)
+        page.goto(site + "book/index.html")
+        assert page.evaluate(moving) == count
+        page.close()
+
+
+def test_the_sheets_of_a_printed_book_are_found(chromium):
+    page = chromium.new_page()
+    break_ = '<h1 id="{0}" style="break-before: page">{0}</h1>'
+    links = "".join(f'<a href="#{name}">{name}</a> ' for name in ("a-b", "c"))
+    long = "<p>line</p>" * 200  # more than one sheet
+    page.set_content(links + break_.format("a-b") + long + break_.format("c"))
+    pdf = book_pdf.printed(page)
+    page.close()
+    first = book_pdf.first_sheets(pdf, ["a/b", "c"])
+    assert first["a/b"] == 2 and first["c"] == len(book_pdf.sheets(pdf)) > 4

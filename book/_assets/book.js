@@ -1,0 +1,42 @@
+/* A link into a fold opens it; printing opens all; a phone gets tables that it can show. */
+(() => {
+  const folds = (inside) => [...inside.querySelectorAll("details")];
+
+  function openTarget() {
+    let node = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (!node) return;
+    if (node.tagName === "DETAILS") node.open = true;
+    for (let up = node; up; up = up.parentElement) if (up.tagName === "DETAILS") up.open = true;
+    node.scrollIntoView();
+  }
+
+  let closed = [];
+  addEventListener("beforeprint", () => {
+    closed = folds(document).filter((fold) => !fold.open);
+    closed.forEach((fold) => (fold.open = true));
+  });
+  addEventListener("afterprint", () => closed.forEach((fold) => (fold.open = false)));
+
+  const FEW = 80; // cells: more of them told row by row would make a page nobody scrolls through
+
+  function fitTables() {
+    const phone = matchMedia("(max-width: 600px)").matches;
+    for (const table of document.querySelectorAll(".bd-article table:not(.attn-t)")) {
+      table.classList.remove("wide", "told");
+      const columns = [...table.querySelectorAll("thead tr:last-child > *")];
+      if (!phone || table.scrollWidth <= table.clientWidth + 1 || !columns.length) continue;
+      const rows = [...table.querySelectorAll("tbody tr")];
+      table.classList.add(rows.length * columns.length <= FEW ? "told" : "wide");
+      for (const row of rows)
+        [...row.children].slice(1).forEach((cell, k) => (cell.dataset.column = columns[k + 1]?.textContent.trim() ?? ""));
+    }
+  }
+
+  addEventListener("hashchange", openTarget);
+  addEventListener("resize", fitTables);
+  addEventListener("DOMContentLoaded", () => {
+    fitTables();
+    openTarget();
+    document.fonts?.ready.then(fitTables);
+  });
+})();
