@@ -5,7 +5,7 @@ globalThis.lab ??= {};
 lab.chart = (() => {
   const { svg, digits, time } = lab.dom;
   const [WIDTH, HEIGHT] = [640, 400];
-  const FRAME = { left: 70, right: 90, top: 14, bottom: 46 };
+  const FRAME = { left: 70, right: 120, top: 14, bottom: 46 };
 
   /** Place values from `low` to `high` between two pixels, by their logarithms. */
   function scale([low, high], [from, to]) {
@@ -31,15 +31,24 @@ lab.chart = (() => {
     return svg("path", { d: shapes[index % shapes.length] });
   }
 
-  /** A curve with its marks, and its name at its end. */
-  function curve({ name, points }, index, x, y) {
+  /** A curve with its marks, and its label at its end, at the height given. */
+  function curve({ name, label, points }, index, x, y, height) {
     const at = points.map(([n, t]) => [x(n), y(t)]);
     const line = at.map(([a, b]) => `${a} ${b}`).join("L");
-    const [a, b] = at.at(-1);
     return svg("g", { class: `lab-curve lab-${name}` },
       svg("path", { d: `M${line}`, class: "lab-line" }),
       ...at.map(([a, b]) => mark(index, a, b)),
-      svg("text", { x: a + 10, y: b + 5 }, name));
+      svg("text", { x: at.at(-1)[0] + 10, y: height + 5 }, label));
+  }
+
+  /** Heights of labels that would stand on one another, moved down until they do not. */
+  function apart(heights, gap = 16) {
+    const moved = [...heights];
+    const order = heights.map((_, e) => e).sort((a, b) => heights[a] - heights[b]);
+    order.slice(1).forEach((e, before) => {
+      moved[e] = Math.max(moved[e], moved[order[before]] + gap);
+    });
+    return moved;
   }
 
   /** Lines across the drawing, and what they stand for. */
@@ -59,7 +68,7 @@ lab.chart = (() => {
 
   /**
    * Draw curves.
-   * @param {Array<{name: string, points: Array<[number, number]>}>} curves
+   * @param {Array<{name: string, label: string, points: Array<[number, number]>}>} curves
    * @param {string} alt what a sighted reader concludes.
    */
   function draw(curves, alt) {
@@ -68,10 +77,11 @@ lab.chart = (() => {
     const times = decades(all.map(([, t]) => t));
     const x = scale([lengths[0], lengths.at(-1)], [FRAME.left, WIDTH - FRAME.right]);
     const y = scale([times[0], times.at(-1)], [HEIGHT - FRAME.bottom, FRAME.top]);
+    const heights = apart(curves.map(({ points }) => y(points.at(-1)[1])));
     return svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img",
       "aria-label": alt, class: "lab-chart" },
       svg("g", { class: "lab-grid" }, ...grid(lengths, times, x, y)),
-      ...curves.map((one, index) => curve(one, index, x, y)));
+      ...curves.map((one, index) => curve(one, index, x, y, heights[index])));
   }
 
   return { draw };

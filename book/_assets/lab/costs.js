@@ -67,5 +67,5 @@ lab.costs = (() => {
     };
   }
 
-  return { tilesMet, heard, keysOf, numbers };
+  return { tilesMet, heard, numbers };
 })();

@@ -83,9 +83,10 @@ lab.dom = (() => {
     return `${digits(count / 1024 ** power)} ${["B", "KiB", "MiB", "GiB"][power]}`;
   }
 
-  /** Give the reader a file. */
-  function download(name, text, type = "application/json") {
-    const address = URL.createObjectURL(new Blob([text], { type }));
+  /** Give the reader a file of JSON. */
+  function download(name, text) {
+    const blob = new Blob([text], { type: "application/json" });
+    const address = URL.createObjectURL(blob);
     h("a", { href: address, download: name }).click();
     setTimeout(() => URL.revokeObjectURL(address), 1000);
   }

@@ -158,5 +158,5 @@ ${each(d, (c) => `    result[(base + i) * ${d / 4}u + ${c}u] = o${c} / total;`)}
     return worst;
   }
 
-  return { ROWS, MECHANISMS, source, runOf, pairs, inputs, largestError };
+  return { ROWS, MECHANISMS, source, pairs, inputs, largestError };
 })();

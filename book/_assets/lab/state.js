@@ -94,5 +94,5 @@ lab.state = (() => {
     return plainCausal ? parts[1] : combine("intersection", parts);
   }
 
-  return { NUMBERS, start, written, read, lengths, fault, pattern };
+  return { NUMBERS, written, read, lengths, fault, pattern };
 })();

@@ -56,5 +56,5 @@ lab.stats = (() => {
     return Math.exp(x + ((y - x) * -a) / (b - a));
   }
 
-  return { quantile, summary, spread, slope, crossover };
+  return { summary, spread, slope, crossover };
 })();

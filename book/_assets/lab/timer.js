@@ -147,11 +147,18 @@ lab.timer = (() => {
   function show(record, results) {
     const curves = MECHANISMS
       .map((name) => ({ name, points: lab.timing.curve(record, name) }))
-      .filter(({ points }) => points.length);
+      .filter(({ points }) => points.length)
+      .map((curve) => ({ ...curve, label: labelOf(curve) }));
     if (!curves.length) return results.replaceChildren();
     const alt = `Seconds of a call against the number of tokens, both axes ` +
       `logarithmic. ${verdict(record)}`;
     results.replaceChildren(lab.chart.draw(curves, alt), numbers(record));
+  }
+
+  /** The name of a curve, and how it grows. */
+  function labelOf({ name, points }) {
+    const slope = lab.timing.growth(points);
+    return slope === null ? name : `${name}, n^${slope.toFixed(2)}`;
   }
 
   /** All measurements as a table. */

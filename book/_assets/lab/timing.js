@@ -6,7 +6,7 @@ lab.timing = (() => {
   const TOLERANCE = 1e-4; // a wrong result is not timed
   const SCATTERED = 0.1; // interquartile range over median
   const DEFAULTS = { heads: 4, d: 64, window: 128, block: 128, shortest: 256,
-    longest: 131072, rounds: 7, limit: 0.5 };
+    longest: 32768, rounds: 7, limit: 0.5 };
 
   /** The three tasks of a length. */
   function tasks({ heads, d, window, block }, n) {
