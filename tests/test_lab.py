@@ -272,6 +272,25 @@ def test_the_page_reads_and_writes(tab):
     tab.assert_clean()
 
 
+def test_the_numbers_of_the_answer_are_the_model_s(tab):
+    page = tab.open(MODEL)
+    text = (ROOT / "book/lab/model.md").read_text(encoding="utf-8")
+    sample = page.get_by_label("your text").input_value()
+    first, last = sample.index("position"), sample.rindex("position")
+    assert sample.count("position") == 5
+    found = {}
+    for kind in ("full", "local"):
+        choices = [{"kind": kind, "size": 4}] * 4
+        ((_, _, costs),) = page.evaluate(READ, [[list(sample.encode()), choices]])
+        found[kind] = costs
+    mean = {kind: sum(costs[1:]) / len(costs[1:]) for kind, costs in found.items()}
+    assert f"{mean['full']:.2f} bits a byte with full attention" in text
+    assert f"and {mean['local']:.2f} with the window" in text
+    of_first, of_last = (sum(found["full"][i : i + 8]) for i in (first, last))
+    assert f"first cost {of_first:.1f} bits" in text
+    assert f"those of the last {of_last:.1f}" in text
+
+
 @pytest.mark.parametrize("text", ["", "a", "ä€\n", "x" * 400])
 def test_odd_texts_are_read(tab, text):
     page = tab.open(MODEL)
