@@ -197,7 +197,7 @@ class Exercise:
 
     @property
     def starter(self) -> str:
-        """The code of the empty cell: what is given, and ``check`` without answers."""
+        """The code of the empty cell, which ends with a ``check`` without answers."""
         sources = [_first_lines(part.reference) for part in self._written()]
         return "\n\n\n".join([*filter(None, [self.given]), *sources, self._call()])
 
