@@ -102,7 +102,7 @@ def _no_closed_form(pattern: Pattern) -> ValueError:
 def kept_pairs(pattern: Pattern, n: int) -> int:
     """Number of (query, key) pairs that a pattern keeps among n tokens.
 
-    Eq. (4): n (2w + 1) - w (w + 1) for a window w < n, and 3 n b - 2 b^2 for
+    Eq. (8): n (2w + 1) - w (w + 1) for a window w < n, and 3 n b - 2 b^2 for
     m = n / b >= 2 equal blocks. Symmetric patterns lose half of what is off the
     diagonal under ``causal()``. A pattern without a closed form, such as a reader's own
     predicate, is counted block by block, in time n * n at most but in linear memory.
@@ -183,7 +183,7 @@ def _block_pairs(n: int, size: int, offset: int) -> int:
 def flops(pattern: Pattern, n: int, d: int, heads: int = 1) -> int:
     """FLOPs of the two matrix products of attention, counting kept pairs only.
 
-    Eq. (5): 4 d per kept pair: 2 d for its score, 2 d to add its value.
+    Eq. (3): 4 d per kept pair: 2 d for its score, 2 d to add its value.
 
     Example:
         >>> flops(full(), 1024, 64)
@@ -216,7 +216,7 @@ def layer_flops(
 ) -> LayerFlops:
     """FLOPs of one layer: attention, its four projections, and the MLP.
 
-    Eq. (6): 4 d_model per kept pair, 8 n d_model^2, and 4 e n d_model^2 for an MLP
+    Eq. (4): 4 d_model per kept pair, 8 n d_model^2, and 4 e n d_model^2 for an MLP
     that widens d_model by the factor e. The number of heads does not matter.
 
     Args:
@@ -240,7 +240,7 @@ def layer_flops(
 def crossover_length(d_model: int, expansion: int = 4) -> int:
     """Length at which full attention costs as much as the rest of its layer.
 
-    Eq. (6) solved for n: 4 n^2 d = (8 + 4 e) n d^2, so n = (2 + e) d_model.
+    Eq. (4) solved for n: 4 n^2 d = (8 + 4 e) n d^2, so n = (2 + e) d_model.
 
     Example:
         >>> crossover_length(768)
@@ -255,7 +255,7 @@ def score_bytes(
 ) -> int:
     """Memory of the scores of the kept pairs, if they are all stored at once.
 
-    Eq. (7): heads * kept pairs * bytes per number.
+    Eq. (5): heads * kept pairs * bytes per number.
     """
     heads = check_count("heads", heads, least=1)
     bytes_per_number = check_count("bytes_per_number", bytes_per_number, least=1)
@@ -274,7 +274,7 @@ def roofline_seconds(
 ) -> float:
     """Least time of a piece of work on a machine with two limits.
 
-    Eq. (16): max(flops / rate, bytes / bandwidth). Arithmetic and traffic may overlap,
+    Eq. (17): max(flops / rate, bytes / bandwidth). Arithmetic and traffic may overlap,
     so the slower of the two decides; nothing is faster than both allow.
 
     Args:
@@ -408,7 +408,7 @@ def _met(pattern: Pattern, n: int, rows: int, columns: int) -> Iterator[range | 
 def tile_tax(pattern: Pattern, n: int, tile: int) -> float:
     """Computed pairs per kept pair: 1.0 means that no work is thrown away.
 
-    Eq. (8): computed_pairs / kept_pairs; about (2w + tile) / (2w + 1) for a window.
+    Eq. (9): computed_pairs / kept_pairs; about (2w + tile) / (2w + 1) for a window.
 
     Example:
         >>> from attn_tutorial.patterns import adjacent_blocks
@@ -450,7 +450,7 @@ def grid_pairs(pattern: Pattern, n: int, rows: int, columns: int) -> int:
 def grid_tax(pattern: Pattern, n: int, rows: int, columns: int) -> float:
     """Computed pairs per kept pair when tiles of rows x columns lie on a grid.
 
-    Eq. (19): grid_pairs / kept_pairs; away from the ends of a long sequence a window
+    Eq. (18): grid_pairs / kept_pairs; away from the ends of a long sequence a window
     costs (r + c - g + 2 g ceil(w / g)) / (2w + 1) for g = gcd(r, c).
 
     Example:
@@ -473,7 +473,7 @@ def tile_bytes(
 ) -> int:
     """Bytes between slow and fast memory when tiles of rows x columns lie on a grid.
 
-    Eq. (20): heads * bytes per number * d * (2n + 2 * keys met by each tile of
+    Eq. (16): heads * bytes per number * d * (2n + 2 * keys met by each tile of
     queries, added up). Queries are read once and outputs written once; keys and values
     are read again by every tile of queries that meets them.
 
@@ -497,7 +497,7 @@ def tile_bytes(
 def reach(pattern: Pattern, layers: int, n: int, position: int | None = None) -> int:
     """Number of tokens that can influence one position after some layers.
 
-    Eq. (9): 2 L w + 1 for a window and (2 L + 1) b for adjacent blocks in the
+    Eq. (10): 2 L w + 1 for a window and (2 L + 1) b for adjacent blocks in the
     interior, fewer at the ends and under ``causal()``. Counts the token itself,
     which the residual connection carries.
 
@@ -544,7 +544,7 @@ def _heard(near: Pattern, position: int, n: int, layers: int) -> range:
 def layers_to_connect(pattern: Pattern, n: int) -> float:
     """Layers until every token can be influenced by every token that it may hear.
 
-    Eq. (10): ceil((n - 1) / w) for a window, m - 1 for m adjacent blocks, and at
+    Eq. (13): ceil((n - 1) / w) for a window, m - 1 for m adjacent blocks, and at
     most 2 with a global token. Under ``causal()`` "may hear" means every earlier
     token, and global tokens shorten nothing between two later ones.
 

@@ -1,4 +1,4 @@
-"""Eq. (12): the gradients of attention over a kept set, written out by hand."""
+"""Eq. (15): the gradients of attention over a kept set, written out by hand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def attention_gradients(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of a loss by q, k and v, from its gradient by the output.
 
-    Eq. (12): dV = P'dO, dP = dO V', dS = P * (dP - rowsum(dP * P)),
+    Eq. (15): dV = P'dO, dP = dO V', dS = P * (dP - rowsum(dP * P)),
     dQ = scale * dS K, dK = scale * dS'Q. Where a pair is not kept, P = 0 and so
     dS = 0: it moves nothing.
 

@@ -1,4 +1,4 @@
-"""Eq. (2): local (sliding-window) attention."""
+"""Eq. (7): local (sliding-window) attention."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def local_attention(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Attention in which a query sees only the keys at most `window` positions away.
 
-    Eq. (2): query i meets key j exactly when |i - j| <= w, or, if causal, when
+    Eq. (7): query i meets key j exactly when |i - j| <= w, or, if causal, when
     i - w <= j <= i. Computes n * (2w + tile) scores, never n * n, and keeps none.
 
     Args:
@@ -146,7 +146,7 @@ class LocalAttention(nn.Module):
         self.w = check_count("w", w, least=0)
 
     def forward(self, Q: Tensor, K: Tensor, V: Tensor) -> Tensor:
-        """Eq. (2) with scale 1 / sqrt(d_k); Q, K: (..., n, d_k), V: (..., n, d_v)."""
+        """Eq. (7) with scale 1 / sqrt(d_k); Q, K: (..., n, d_k), V: (..., n, d_v)."""
         check_qkv(Q, K, V)
         if Q.shape[-1] != self.d_k:
             raise ValueError(

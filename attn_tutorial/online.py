@@ -1,4 +1,4 @@
-"""Eq. (11): softmax over keys that arrive in chunks, so that no n x n matrix is formed.
+"""Eq. (6): softmax over keys that arrive in chunks, so that no n x n matrix is formed.
 
 The result is exact: the same numbers as Eq. (1), up to rounding. What changes is the
 memory, not the arithmetic: every query still meets every key.
@@ -17,7 +17,7 @@ __all__ = ["merge_attention", "online_attention"]
 def online_attention(q: Tensor, k: Tensor, v: Tensor, chunk: int) -> Tensor:
     """Attention to all keys, of which only ``chunk`` are looked at at a time.
 
-    Eq. (11): keep for each query the largest score so far (top), the sum of
+    Eq. (6): keep for each query the largest score so far (top), the sum of
     exp(score - top) and the same sum weighted by the values. When a chunk brings
     a larger score, both sums shrink by exp(old top - new top).
 

@@ -1,6 +1,6 @@
 """Attention patterns: predicates that say which query meets which key.
 
-Eq. (15): a pattern is a function of positions, keep(i, j) -> bool, and patterns
+Eq. (12): a pattern is a function of positions, keep(i, j) -> bool, and patterns
 combine as sets do: union (or, ``|``) and intersection (and, ``&``).
 
 A pattern is called as FlexAttention calls its ``mask_mod``: ``pattern(b, h, q_idx,
@@ -381,7 +381,7 @@ def _drawn(number: int, count: int, seed: int) -> Tensor:
 
 
 def union(*patterns: Pattern) -> Pattern:
-    """Keep a pair that any of the patterns keeps. Eq. (15).
+    """Keep a pair that any of the patterns keeps. Eq. (12).
 
     Example:
         >>> union(local(2), global_tokens(1))
@@ -391,7 +391,7 @@ def union(*patterns: Pattern) -> Pattern:
 
 
 def intersection(*patterns: Pattern) -> Pattern:
-    """Keep a pair that all of the patterns keep. Eq. (15).
+    """Keep a pair that all of the patterns keep. Eq. (12).
 
     Example:
         >>> causal() & local(2)

@@ -1,4 +1,4 @@
-"""Eq. (3): block-sparse attention, each block with itself and the two beside it."""
+"""Eq. (11): block-sparse attention, each block with itself and the two beside it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def sparse_attention(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Attention of each block of queries to its own block of keys and its neighbours.
 
-    Eq. (3): query i meets key j exactly when |i // b - j // b| <= 1 and, if causal,
+    Eq. (11): query i meets key j exactly when |i // b - j // b| <= 1 and, if causal,
     j <= i. Computes n * 3b scores, never n * n, and keeps none.
 
     Args:
@@ -123,7 +123,7 @@ class SparseAttention(nn.Module):
         self.n = check_count("n", n, least=1)
 
     def forward(self, Q: Tensor, K: Tensor, V: Tensor) -> Tensor:
-        """Eq. (3) with scale 1 / sqrt(d_k); Q, K: (..., n, d_k), V: (..., n, d_v)."""
+        """Eq. (11) with scale 1 / sqrt(d_k); Q, K: (..., n, d_k), V: (..., n, d_v)."""
         check_qkv(Q, K, V)
         if Q.shape[-1] != self.d_k:
             raise ValueError(

@@ -444,7 +444,7 @@ def add_gradients(
     runs: Sequence[Tensor],
     bias: Tensor | None = None,
 ) -> None:
-    """Set a batch of tiles' dq and add their share to dk and dv, in place. Eq. (12).
+    """Set a batch of tiles' dq and add their share to dk and dv, in place. Eq. (15).
 
     tiles are q, output, grad, dq, and the gradient of the log-sum-exp if there is one,
     each (batch, rows, ...). runs are k, v, dk, dv, each (batch, keys, ...): views that

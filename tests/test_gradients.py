@@ -1,4 +1,4 @@
-"""Eq. (12), the printed document and the memory counters that the chapters rely on."""
+"""Eq. (15), the printed document and the memory counters that the chapters rely on."""
 
 import math
 
@@ -45,7 +45,7 @@ def assert_equal(actual, expected):
         torch.testing.assert_close(a, e, rtol=1e-10, atol=1e-12, msg=name)
 
 
-@pytest.mark.equation(12)
+@pytest.mark.equation(15)
 @pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS.keys())
 @pytest.mark.parametrize("n", [1, 2, 5, 9])
 def test_gradients_by_hand_equal_autograd(pattern, n):

@@ -1,4 +1,4 @@
-"""Eq. (2) against loops over queries and keys, and against PyTorch's own attention."""
+"""Eq. (7) against loops over queries and keys, and against PyTorch's own attention."""
 
 import math
 import warnings
@@ -78,7 +78,7 @@ def windows_of(n):
     return sorted({0, 1, 5, max(n - 1, 0), n, n + 3})
 
 
-@pytest.mark.equation(2)
+@pytest.mark.equation(7)
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("n", LENGTHS)
 def test_output_and_gradients_equal_the_definition(n, causal):

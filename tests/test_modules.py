@@ -59,7 +59,7 @@ def copied(layer):
     return other
 
 
-@pytest.mark.equation(13)
+@pytest.mark.equation(2)
 @pytest.mark.parametrize("num_heads", [1, 2, 4])
 def test_multi_head_attention_equals_pytorch(num_heads):
     torch.manual_seed(0)
@@ -76,7 +76,7 @@ def test_multi_head_attention_equals_pytorch(num_heads):
     assert torch.equal(ours, layer(x, y, key_keep=key_keep))
 
 
-@pytest.mark.equation(13)
+@pytest.mark.equation(2)
 def test_multi_head_attention_is_the_sum_over_heads_written_out():
     torch.manual_seed(1)
     layer = MultiHeadAttention(6, 3).double()

@@ -35,7 +35,7 @@ def reference(q, k, v):
     return output
 
 
-@pytest.mark.equation(11)
+@pytest.mark.equation(6)
 @pytest.mark.parametrize("chunk", [1, 2, 3, 4, 5, 7, 12, 13, 14, 100])
 @pytest.mark.parametrize(("n_q", "n_k"), [(13, 13), (1, 13), (13, 1), (4, 12)])
 def test_equals_the_definition_for_every_chunk(n_q, n_k, chunk):

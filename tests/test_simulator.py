@@ -69,7 +69,7 @@ def by_hand(pattern, n, rows, columns):
     return visited, met
 
 
-@pytest.mark.equation(20)
+@pytest.mark.equation(16)
 @pytest.mark.parametrize("n", [1, 24, 29])
 @cases
 def test_bytes_are_loads_of_tiles_and_one_store(pattern, rows, columns, n):

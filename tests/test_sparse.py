@@ -1,4 +1,4 @@
-"""Eq. (3) against loops over queries and keys, and against PyTorch's own attention."""
+"""Eq. (11) against loops over queries and keys, and against PyTorch's own attention."""
 
 import warnings
 
@@ -29,7 +29,7 @@ def block_sizes_of(n):
     return sorted({1, 2, 5, max(n // 2, 1), max(n - 1, 1), max(n, 1), n + 3})
 
 
-@pytest.mark.equation(3)
+@pytest.mark.equation(11)
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("n", LENGTHS)
 def test_output_and_gradients_equal_the_definition(n, causal):

@@ -85,7 +85,7 @@ def context_local_attention(
     scale: float | None = None,
     return_lse: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Local attention, Eq. (2), of this rank's part of a sequence on several ranks.
+    """Local attention, Eq. (7), of this rank's part of a sequence on several ranks.
 
     Positions are those of the whole sequence: the shards in the order of the ranks.
     A rank receives w tokens from each side (if causal, from the left only), and
@@ -144,7 +144,7 @@ def context_sparse_attention(
     scale: float | None = None,
     return_lse: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Block attention, Eq. (3), of this rank's part of a sequence on several ranks.
+    """Block attention, Eq. (11), of this rank's part of a sequence on several ranks.
 
     Blocks are those of the whole sequence: they may cross the borders of shards. A rank
     receives what it lacks of its own blocks and of the blocks beside them, and computes

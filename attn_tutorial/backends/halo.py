@@ -158,7 +158,7 @@ def halo_bytes(
 ) -> list[int]:
     """Bytes that each rank sends in a pass of context-parallel attention.
 
-    Eq. (17): the keys and values of w tokens to each neighbour. So with a window w no
+    Eq. (19): the keys and values of w tokens to each neighbour. So with a window w no
     longer than a shard a rank in the middle sends 2w tokens, w if causal, and one at
     an end w: nothing depends on n. The backward pass sends a gradient for every message
     the opposite way, so all ranks together send the same again. The exchange of the

@@ -99,7 +99,7 @@ def ring_attention(
     """Full attention, Eq. (1), with one foreign shard of keys at a time; forward only.
 
     In each round a rank passes the shard it holds on to the next rank, and attends to
-    it while it travels. The parts are merged as in Eq. (11).
+    it while it travels. The parts are merged as in Eq. (6).
 
     Args:
         q: Queries of this rank's shard, shape (..., n_r, d); n_r may be 0.
@@ -171,7 +171,7 @@ def all_gather_bytes(
 ) -> list[int]:
     """Bytes that each rank sends if every rank sends its shard to every other.
 
-    Eq. (18): (P - 1) n_r tokens, with P ranks. The backward pass sends their gradients
+    Eq. (20): (P - 1) n_r tokens, with P ranks. The backward pass sends their gradients
     home: n - n_r tokens. With equal shards both are (P - 1) n / P.
 
     Args:
@@ -197,7 +197,7 @@ def ring_bytes(
 ) -> list[int]:
     """Bytes that each rank sends in a forward pass of ring attention.
 
-    Eq. (18): a rank passes on every shard except that of the next rank, where it would
+    Eq. (20): a rank passes on every shard except that of the next rank, where it would
     come home: n - n_(r+1) tokens, with equal shards (P - 1) n / P for P ranks.
 
     Args:

@@ -1,4 +1,4 @@
-"""Eqs. 2 and 3 as GPU kernels in Triton: tiles outside the pattern are never visited.
+"""Eqs. 7 and 11 as GPU kernels in Triton: tiles outside the pattern are never visited.
 
 In both patterns a query meets one run of keys, from first(i) to last(i), and a key is
 met by one run of queries. Both ends of the run only grow with i. So one set of kernels
@@ -9,7 +9,7 @@ serves both patterns, and four facts make it fast:
 - A tile of keys that begins at or after first(last query) and ends at or before
   last(first query) is seen whole by every query: it needs no mask. The others are the
   edge tiles, and only they are masked.
-- The online softmax (Eq. 11) keeps one maximum and one sum per query, in float32, so
+- The online softmax (Eq. 6) keeps one maximum and one sum per query, in float32, so
   no score ever leaves the chip. The backward pass computes the scores again.
 - Heads of queries that share a head of keys read it where it is. Up to 16 of them lie
   in one tile, position by position, and meet each tile of keys together; the program
@@ -545,7 +545,7 @@ class TritonAttention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor | None, grad_lse: Tensor | None) -> tuple:
-        """Compute dq by tiles of queries, then dk and dv by tiles of keys. Eq. (12)."""
+        """Compute dq by tiles of queries, then dk and dv by tiles of keys. Eq. (15)."""
         q, k, v, keep, out, logsum = ctx.saved_tensors
         grad = torch.zeros_like(q) if grad is None else grad.contiguous()
         if grad_lse is not None:  # without a key nothing moves, whatever comes in

@@ -99,7 +99,7 @@ class Limits:
 
     @property
     def prefills(self) -> Settings:
-        """The protocol of prefills: one try, however disturbed; that is recorded."""
+        """The protocol of prefills, one try however disturbed, which is recorded."""
         return Settings(self.rounds, 1, self.budget, repeats=0)
 
     @property

@@ -150,7 +150,7 @@ def forward_flops(setting: Setting) -> list[LayerFlops]:
 def training_flops(setting: Setting) -> int:
     """Operations of a whole training that keeps to the pattern's pairs.
 
-    Forward, Eq. (6) for each layer; the backward pass counts twice that. Embedding and
+    Forward, Eq. (4) for each layer; the backward pass counts twice that. Embedding and
     last layer are left out.
     """
     forward = sum(map(sum, forward_flops(setting)))

@@ -61,7 +61,7 @@ def simulate(
 ) -> tuple[np.ndarray, Chip]:
     """Compute attention over a pattern by a schedule of tiles, and count its work.
 
-    Eq. (20) is what the chip's bytes come to, Eq. (11) how a tile of queries gets
+    Eq. (16) is what the chip's bytes come to, Eq. (6) how a tile of queries gets
     along without its whole row of scores.
 
     Args:

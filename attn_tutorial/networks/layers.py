@@ -26,7 +26,7 @@ __all__ = [
 class MultiHeadAttention(nn.Module):
     """Several attentions side by side, each in its own slice of the features.
 
-    Eq. (13): Concat(head_1, ..., head_h) W_O, where head_r is Eq. (1) applied to
+    Eq. (2): Concat(head_1, ..., head_h) W_O, where head_r is Eq. (1) applied to
     x W_Q[r], y W_K[r] and y W_V[r]; y is x in self-attention.
 
     Args:

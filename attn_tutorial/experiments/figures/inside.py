@@ -34,7 +34,7 @@ COMPARED = ("attention", "rollout", "gradient", "nearness")  # what is compared
 
 
 def steps_back(pattern: str, layers: int, n: int = 64) -> int:
-    """How many tokens back the last output of a stack can depend on, by Eq. (9).
+    """How many tokens back the last output of a stack can depend on, by Eq. (10).
 
     Example:
         >>> steps_back("local 1, local 16", 2), steps_back("local 8", 2)

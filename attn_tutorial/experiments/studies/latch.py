@@ -1,7 +1,7 @@
 """Latch: how far back can a value be remembered? The theory of reach says exactly.
 
 Every position must name the most recent value token. With the value d steps back, L
-causal layers of window w can know it if d <= L w (Eq. 9), and must guess otherwise.
+causal layers of window w can know it if d <= L w (Eq. 10), and must guess otherwise.
 With adjacent blocks of b tokens it depends on the place inside the block: always known
 up to d = L b, never from (L + 1) b on.
 """

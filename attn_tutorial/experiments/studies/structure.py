@@ -178,7 +178,7 @@ def cache_bytes(setting: Setting) -> int:
 def token_flops(setting: Setting) -> int:
     """Operations with which a model reads one of n tokens, on average.
 
-    Eq. (6), and the last layer, of which each weight costs 2. Linear attention writes
+    Eq. (4), and the last layer, of which each weight costs 2. Linear attention writes
     to its state and reads it, which costs as much as d / h pairs; the sum of the keys
     counts as one more. Elementwise work is left out, and so is that low rank rebuilds
     all earlier keys and values when it writes a token.

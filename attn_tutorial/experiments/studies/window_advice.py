@@ -142,7 +142,7 @@ def settings(quick: bool) -> list[Setting]:
 
 
 def needed(max_gap: int, layers: int) -> int:
-    """The window that the latch needs, by Eq. (9), and the block size.
+    """The window that the latch needs, by Eq. (10), and the block size.
 
     Example:
         >>> needed(17, layers=2)
