@@ -169,9 +169,9 @@ lab.compose = (() => {
     const share = (100 * found.kept) / state.n ** 2;
     const facts = [
       ["pattern", h("code", {}, found.text)],
-      ["kept pairs, Eq. (4)", `${digits(found.kept)}, ${digits(share)} % of all`],
-      [`tile tax, Eq. (19)`, `${digits(found.tax)} pairs computed for each kept`],
-      ["FLOPs of a layer, Eq. (5)", digits(found.flops)],
+      ["kept pairs, Eq. (8)", `${digits(found.kept)}, ${digits(share)} % of all`],
+      [`tile tax, Eq. (18)`, `${digits(found.tax)} pairs computed for each kept`],
+      ["FLOPs of a layer, Eq. (3)", digits(found.flops)],
       ["cache, Eq. (22)", found.cache === null ? "none: the pattern looks ahead"
         : `${bytes(found.cache)} in half precision`],
       [`token ${query} has heard`,

@@ -19,7 +19,7 @@ lab.costs = (() => {
     return [...met].map((place) => [Math.floor(place / across), place % across]);
   }
 
-  /** Eq. (19): pairs that the tiles compute for each pair that is kept. */
+  /** Eq. (18): pairs that the tiles compute for each pair that is kept. */
   function tileTax(mask, tile) {
     const kept = keptPairs(mask);
     return kept ? (tilesMet(mask, tile).length * tile * tile) / kept : 1;
