@@ -1,6 +1,6 @@
 """Train the small language model of the lab, and write its weights as a script.
 
-python scripts/lab_model.py            # about two minutes on one core
+python scripts/lab_model.py            # about three minutes on one core
 python scripts/lab_model.py 20 x.js    # so many steps, into another file
 
 The text is the program text of the experiments (docutils: public domain, Sphinx: BSD
