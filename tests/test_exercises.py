@@ -925,19 +925,26 @@ def outside(tmp_path):
     return path
 
 
+def groups_of_tries():
+    """What leaves nothing behind is tried in one submission, a cell each."""
+    alone = {"writes a large file", "opens many files", "eats memory", "leaves by exit"}
+    rest = [name for name in TRIES if name not in alone]
+    return [rest[:9], rest[9:18], rest[18:], *([name] for name in sorted(alone))]
+
+
 @linux
-@pytest.mark.parametrize("name", TRIES)
-def test_a_submission_gets_nowhere(name, outside):
+@pytest.mark.parametrize("names", groups_of_tries(), ids=", ".join)
+def test_a_submission_gets_nowhere(names, outside):
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.2)
-        port = server.getsockname()[1]
-        source = TRIES[name].format(outside=str(outside), root=str(ROOT), port=port)
-        found = graded(source, RIGHT)
+        facts = {"outside": str(outside), "root": str(ROOT)}
+        facts["port"] = server.getsockname()[1]
+        found = graded(*(TRIES[name].format(**facts) for name in names), RIGHT)
         with pytest.raises(TimeoutError):
             server.accept()
     assert outside.read_text() == "kept"
     assert [p.name for p in outside.parent.iterdir()] == [OUTSIDE]
-    assert len(found.errors) == 1, (found.ended, found.printed)
+    assert len(found.errors) == len(names), (found.ended, found.errors, found.printed)
     assert found.points == 2 and found.ended == "finished"
 
 

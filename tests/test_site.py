@@ -27,7 +27,9 @@ def built_pages() -> list[str]:
     return sorted(name for name in names if name != "index.html")
 
 
-PAGES = built_pages()
+LISTINGS = [name for name in built_pages() if name.startswith("_modules/")]
+# Listings of code are made alike: three of them stand for all.
+PAGES = [name for name in built_pages() if name not in LISTINGS[3:]]
 CONTENT = [name for name in PAGES if name.startswith(("book/", "notebooks/"))]
 
 

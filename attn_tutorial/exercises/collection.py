@@ -29,6 +29,7 @@ CHAPTERS = (
     "window_conventions",
     "decoding",
     "hugging_face",
+    "applications",
 )
 
 
