@@ -18,7 +18,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from attn_tutorial.pictures import diagrams
 
 # Chapters that do not keep the contract yet.
-PENDING = {"window_conventions", "decoding", "hugging_face"}
+PENDING: set[str] = set()
 CHAPTERS = [
     path
     for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
