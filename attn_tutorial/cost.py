@@ -451,7 +451,7 @@ def grid_tax(pattern: Pattern, n: int, rows: int, columns: int) -> float:
     """Computed pairs per kept pair when tiles of rows x columns lie on a grid.
 
     Eq. (18): grid_pairs / kept_pairs; away from the ends of a long sequence a window
-    costs (r + c - g + 2 g ceil(w / g)) / (2w + 1) for g = gcd(r, c).
+    costs (rows + columns - g + 2 g ceil(w / g)) / (2w + 1), g = gcd(rows, columns).
 
     Example:
         >>> from attn_tutorial.patterns import adjacent_blocks

@@ -17,13 +17,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from attn_tutorial.pictures import diagrams
 
-# Chapters that do not keep the contract yet.
-PENDING = {"window_conventions", "decoding", "hugging_face"}
-CHAPTERS = [
-    path
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
-    if path.stem not in PENDING
-]
+CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LINES = 150  # of code that stands open in a chapter
 WORDS_A_MINUTE = 200
 MINUTES_A_CELL = 0.5
@@ -307,18 +301,12 @@ def test_a_chapter_keeps_the_contract(path):
     assert faults(nbformat.read(path, as_version=4)) == []
 
 
-def test_only_chapters_are_pending():
-    written = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
-    assert PENDING - {"applications"} <= written
-
-
 def test_every_diagram_stands_in_a_chapter():
     drawn = set()
-    for path in (ROOT / "notebooks").glob("*.ipynb"):
+    for path in CHAPTERS:
         for cell in of_kind(nbformat.read(path, as_version=4), "code"):
             drawn |= set(re.findall(r"\bdiagrams\.(\w+)\(", cell.source))
-    elsewhere = {"halo_exchange", "rolling_cache"} if PENDING else set()
-    assert set(diagrams.__all__) - drawn <= elsewhere
+    assert set(diagrams.__all__) <= drawn
 
 
 def test_solutions_repeat_their_questions(capsys):

@@ -68,9 +68,9 @@ EXERCISES = (
         question=(
             r"One head, $n = 1024$, $d = 64$, half precision ($\beta = 2$), a window "
             r"of $w = 64$, tiles of $64 \times 64$ on a grid. How many keys do the "
-            r"tiles of queries visit in all, $\sum_t M_t$ (`visited`)? How many "
-            r"bytes are moved, $\beta h d\,(2n + 2\sum_t M_t)$ (`bytes`)? How many "
-            r"FLOPs are executed (`flops`), and what is the intensity, to one "
+            r"tiles of queries visit in all, $\sum_l \kappa_l$ (`visited`)? How many "
+            r"bytes are moved, $\beta h d\,(2n + 2\sum_l \kappa_l)$ (`bytes`)? How "
+            r"many FLOPs are executed (`flops`), and what is the intensity, to one "
             r"decimal (`intensity`)?"
         ),
         parts=(
@@ -123,8 +123,8 @@ EXERCISES = (
         """,
         because=(
             r"Each tile of queries visits its own tile and the two beside it; the "
-            r"limit $2r/\beta = 64$ is missed by the factor $\sum M_t / (n + \sum "
-            r"M_t)$."
+            r"limit $2t/\beta = 64$ is missed by the factor $\sum_l \kappa_l / (n + "
+            r"\sum_l \kappa_l)$."
         ),
     ),
     Exercise(
@@ -632,8 +632,8 @@ QUIZ = (
         "What bounds the FLOPs for each byte of a tiled kernel in 16-bit numbers?",
         (
             right(
-                "The height $r$ of a tile of queries: less than $2r/\\beta$.",
-                "A key that was loaded serves the $r$ queries of the tile.",
+                "The height $t$ of a tile of queries: less than $2t/\\beta$.",
+                "A key that was loaded serves the $t$ queries of the tile.",
             ),
             wrong(
                 "The window.",

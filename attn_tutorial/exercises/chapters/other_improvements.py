@@ -341,7 +341,7 @@ EXERCISES = (
         minutes=6,
         question=(
             r"With AdamW at a rate of $\eta = 0.003$ whose schedule averages to half "
-            r"of it, and 10,000 steps, which weight decay $\lambda$ halves a weight "
+            r"of it, and 10,000 steps, which weight decay $\omega$ halves a weight "
             r"that no gradient defends, to two digits?"
         ),
         parts=(
@@ -359,7 +359,7 @@ EXERCISES = (
         worked="""
             check("other-5", math.log(2) / (0.003 / 2 * 10_000))
         """,
-        because=r"$\exp(-\lambda\, \eta\, T / 2) = 1/2$.",
+        because=r"$\exp(-\omega\, \eta \cdot \text{steps} / 2) = 1/2$.",
     ),
     Exercise(
         id="other-6",

@@ -559,8 +559,8 @@ EXERCISES = (
             ),
         ),
         because=(
-            r"Time is at least $\max(F/R, "
-            r"M/B)$: arithmetic and traffic can overlap."
+            r"Time is at least $\max(\text{work}/R, "
+            r"\text{traffic}/R_{\text{mem}})$: arithmetic and traffic can overlap."
         ),
     ),
 )

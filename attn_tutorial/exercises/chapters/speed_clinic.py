@@ -105,7 +105,7 @@ EXERCISES = (
             )
         """,
         because=(
-            r"$r + c - g + 2g\lceil w/g \rceil$ keys, the same for both; blocks that "
+            r"$t + t' - g + 2g\lceil w/g \rceil$ keys, the same for both; blocks that "
             r"are tiles waste nothing."
         ),
     ),
