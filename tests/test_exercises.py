@@ -166,7 +166,7 @@ def run(source):
     reports = []
 
     def check(id, *answer, **answers):
-        reports.append(ex.examine(id, *answer, **answers))
+        reports.append(ex.assess(id, *answer, **answers))
 
     exec(source, {"math": math, "torch": torch, "at": at, "check": check})
     (report,) = reports
@@ -294,13 +294,13 @@ WRITTEN_ELSEWHERE = {
 @pytest.mark.parametrize("name", WRITTEN_ELSEWHERE)
 def test_a_mistake_is_known_however_it_is_written(name):
     id, function = WRITTEN_ELSEWHERE[name]
-    (finding,) = ex.examine(id, function).findings
+    (finding,) = ex.assess(id, function).findings
     assert finding.mistake == name, finding.text
 
 
 def test_the_example_is_the_smallest():
     one_too_many = WRITTEN_ELSEWHERE["one key too many"][1]
-    text = repr(ex.examine("local-8", one_too_many))
+    text = repr(ex.assess("local-8", one_too_many))
     assert text == (
         "local-8: This keeps w + 1 keys to the left, one too many. "
         "causal_window(n=2, w=0): position 1 sees 0, 1, expected 1."
@@ -313,7 +313,7 @@ def test_an_unknown_mistake_gets_its_smallest_example():
         keep[3:4] = False
         return keep
 
-    text = repr(ex.examine("local-8", every_third))
+    text = repr(ex.assess("local-8", every_third))
     expected = "causal_window(n=4, w=0): position 3 sees nothing, expected 3."
     assert text == f"local-8: not right. The smallest example: {expected}"
 
@@ -333,7 +333,7 @@ def test_an_unknown_mistake_gets_its_smallest_example():
     ],
 )
 def test_a_number_may_be_of_any_library(answer):
-    report = ex.examine("local-1", pairs=answer)
+    report = ex.assess("local-1", pairs=answer)
     assert [f.passed for f in report.findings] == [True, None]
 
 
@@ -355,7 +355,7 @@ def test_a_number_may_be_of_any_library(answer):
     ],
 )
 def test_a_wrong_number_is_told(answer, said):
-    assert said in repr(ex.examine("local-1", pairs=answer))
+    assert said in repr(ex.assess("local-1", pairs=answer))
 
 
 @pytest.mark.parametrize(
@@ -368,14 +368,14 @@ def test_a_wrong_number_is_told(answer, said):
     ],
 )
 def test_a_wrong_list_is_told(answer, said):
-    assert said in repr(ex.examine("sparse-4", rows=answer))
+    assert said in repr(ex.assess("sparse-4", rows=answer))
 
 
 @pytest.mark.parametrize(
     "answer", [(49, 50), [49, 50], {50, 49}, torch.tensor([49, 50]), np.array([49, 50])]
 )
 def test_a_list_may_be_of_any_library(answer):
-    assert ex.examine("sparse-2", positions=answer).findings[1].passed
+    assert ex.assess("sparse-2", positions=answer).findings[1].passed
 
 
 @pytest.mark.parametrize(
@@ -387,7 +387,7 @@ def test_a_list_may_be_of_any_library(answer):
     ],
 )
 def test_a_choice_is_a_letter(answer, said):
-    assert said in repr(ex.examine("local-11", answer))
+    assert said in repr(ex.assess("local-11", answer))
 
 
 @pytest.mark.parametrize(
@@ -403,7 +403,7 @@ def test_a_choice_is_a_letter(answer, said):
     ],
 )
 def test_several_are_letters_in_any_order(answer, said):
-    assert said in repr(ex.examine("sparsity-6", answer))
+    assert said in repr(ex.assess("sparsity-6", answer))
 
 
 @pytest.mark.parametrize(
@@ -416,7 +416,7 @@ def test_several_are_letters_in_any_order(answer, said):
     ],
 )
 def test_an_example_is_judged_by_its_property(agree, half, passed):
-    report = ex.examine("inside-4", agree=agree, half=half)
+    report = ex.assess("inside-4", agree=agree, half=half)
     assert [finding.passed for finding in report.findings] == passed
 
 
@@ -430,7 +430,7 @@ def test_an_example_is_judged_by_its_property(agree, half, passed):
 )
 def test_answers_have_names(answers, said):
     with pytest.raises(TypeError, match=said):
-        ex.examine("local-1", *answers[0], **answers[1])
+        ex.assess("local-1", *answers[0], **answers[1])
 
 
 def test_check_prints_and_remembers(capsys):
@@ -449,7 +449,7 @@ def test_a_crash_is_told_with_its_case():
     def divides(n, w):
         return torch.ones(n, n) / (w // 0)
 
-    text = repr(ex.examine("local-8", divides))
+    text = repr(ex.assess("local-8", divides))
     assert "causal_window(n=1, w=0): ZeroDivisionError" in text
 
 
@@ -462,7 +462,7 @@ def test_an_endless_loop_is_stopped_soon():
                 pass
 
     start = time.monotonic()
-    text = repr(ex.examine("local-8", hangs))
+    text = repr(ex.assess("local-8", hangs))
     assert time.monotonic() - start < 10
     assert "no answer within 2 s: a loop that never ends?" in text
 
@@ -502,14 +502,14 @@ def test_the_time_limit_leaves_nothing_behind():
     ],
 )
 def test_what_is_no_answer_is_told(function, said):
-    assert said in repr(ex.examine("local-8", function))
+    assert said in repr(ex.assess("local-8", function))
 
 
 def test_deep_recursion_is_told():
     def deeper(n, w):
         return deeper(n, w)
 
-    assert "RecursionError" in repr(ex.examine("local-8", deeper))
+    assert "RecursionError" in repr(ex.assess("local-8", deeper))
 
 
 def test_changing_the_input_is_told():
@@ -517,7 +517,7 @@ def test_changing_the_input_is_told():
         weights = scores.sub_(scores.amax(-1, keepdim=True)).exp_()
         return weights / weights.sum(-1, keepdim=True)
 
-    assert "changes its input" in repr(ex.examine("bill-7", in_place))
+    assert "changes its input" in repr(ex.assess("bill-7", in_place))
 
 
 def test_what_a_function_prints_is_not_shown(capsys):
@@ -527,7 +527,7 @@ def test_what_a_function_prints_is_not_shown(capsys):
         print("debugging" * 1000)
         return right(n, w)
 
-    assert ex.examine("local-8", talks).passed
+    assert ex.assess("local-8", talks).passed
     assert capsys.readouterr().out == ""
 
 
@@ -536,7 +536,7 @@ def test_interrupting_is_possible():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ex.examine("local-8", interrupted)
+        ex.assess("local-8", interrupted)
 
 
 # Quizzes.
@@ -1026,7 +1026,7 @@ CHEATS = {
     "overwrites the checker": """
 import attn_tutorial.exercises as e
 import attn_tutorial.exercises.judging as j
-e.examine = e.check = j.judge = lambda *a, **k: "right"
+e.assess = e.check = j.judge = lambda *a, **k: "right"
 check("local-11", "a")
 """,
     "sends verdicts": """

@@ -1,6 +1,6 @@
 """Exercises that answer back: they say which mistake it was, with the smallest example.
 
-``check("local-1", ...)`` prints a verdict, ``examine`` returns it. An exercise, its
+``check("local-1", ...)`` prints a verdict, ``assess`` returns it. An exercise, its
 solution and its known mistakes stand in one place, a file a chapter in ``chapters/``;
 notebooks, the quizzes and the grader are made from there.
 
@@ -12,7 +12,7 @@ Example:
 from attn_tutorial.exercises.collection import exercises, find, quiz
 from attn_tutorial.exercises.judging import Report, judge
 
-__all__ = ["Report", "check", "examine", "exercises", "find", "passed", "quiz"]
+__all__ = ["Report", "assess", "check", "exercises", "find", "passed", "quiz"]
 
 LAST: dict[str, bool] = {}  # whether the last answer to each exercise was right
 
@@ -30,12 +30,12 @@ def check(id: str, *answer: object, **answers: object) -> None:
         KeyError: If there is no such exercise.
         TypeError: If the exercise asks for other things.
     """
-    report = examine(id, *answer, **answers)
+    report = assess(id, *answer, **answers)
     LAST[id] = report.passed
     print(report)
 
 
-def examine(id: str, *answer: object, **answers: object) -> Report:
+def assess(id: str, *answer: object, **answers: object) -> Report:
     """Judge an answer as ``check`` does, and return what ``check`` prints."""
     exercise = find(id)
     if answer:

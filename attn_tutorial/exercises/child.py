@@ -35,7 +35,7 @@ def main(descriptor: int) -> None:
     send = _sender(descriptor)
     cases = {id: _decoded(parts) for id, parts in job["cases"].items()}
     exercises = at.exercises
-    exercises.check = exercises.examine = _recorder(send, job["names"], cases, job)
+    exercises.check = exercises.assess = _recorder(send, job["names"], cases, job)
     exercises.passed = lambda id: True  # nbgrader's cells: judged elsewhere
     folder = Path(job["folder"]).resolve()
     walls = confine(folder, _readable(), _listable(), job["memory"])
