@@ -19,6 +19,7 @@ __all__ = [
     "CAUSAL_WINDOW",
     "WINDOW",
     "attention_cases",
+    "causal_weights",
     "mask",
     "same_length_cases",
     "window_cases",
@@ -51,6 +52,17 @@ def window_cases(seed: int) -> Iterator[tuple[int, int]]:
     for _ in range(4):
         n = int(torch.randint(9, 40, (1,), generator=generator))
         yield n, int(torch.randint(0, n, (1,), generator=generator))
+
+
+def causal_weights(seed: int) -> Iterator[tuple[Tensor]]:
+    """Weights (n, n) of causal attention, whose rows sum to 1."""
+    yield (torch.ones(1, 1),)
+    yield (torch.tensor([[1.0, 0.0], [0.25, 0.75]]),)
+    generator = torch.Generator().manual_seed(seed)
+    for n in (3, 6):
+        scores = torch.randn(n, n, generator=generator).double()
+        future = torch.ones(n, n).triu(1).bool()
+        yield (scores.masked_fill(future, -torch.inf).softmax(-1),)
 
 
 # Windows, |i - j| <= w.

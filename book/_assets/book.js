@@ -1,14 +1,6 @@
-/* A link into a fold opens it; printing opens all; a phone gets tables that it can show. */
+/* Printing opens all folds; a phone gets tables that it can show. */
 (() => {
   const folds = (inside) => [...inside.querySelectorAll("details")];
-
-  function openTarget() {
-    let node = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
-    if (!node) return;
-    if (node.tagName === "DETAILS") node.open = true;
-    for (let up = node; up; up = up.parentElement) if (up.tagName === "DETAILS") up.open = true;
-    node.scrollIntoView();
-  }
 
   let closed = [];
   addEventListener("beforeprint", () => {
@@ -32,11 +24,9 @@
     }
   }
 
-  addEventListener("hashchange", openTarget);
   addEventListener("resize", fitTables);
   addEventListener("DOMContentLoaded", () => {
     fitTables();
-    openTarget();
     document.fonts?.ready.then(fitTables);
   });
 })();

@@ -2,11 +2,11 @@
 
 import torch
 
+from attn_tutorial.exercises.catalogue import wrong_mask
 from attn_tutorial.exercises.exercise import (
     Choice,
     Exercise,
     Function,
-    Mistake,
     Number,
     Question,
     right,
@@ -26,16 +26,6 @@ def clause_mask(n):
 def some_sizes(seed):
     """Numbers of tokens, the smallest first."""
     yield from ((1,), (3,), (4,), (6,), (10,), (11 + seed % 5,))
-
-
-def by(predicate):
-    """A mask by another predicate on (query, key)."""
-
-    def made(n):
-        i, j = torch.arange(n)[:, None], torch.arange(n)[None, :]
-        return predicate(i, j) & (i >= 0) & (j >= 0)
-
-    return made
 
 
 EXERCISES = (
@@ -95,36 +85,36 @@ EXERCISES = (
                 clause_mask,
                 some_sizes,
                 (
-                    Mistake(
+                    wrong_mask(
                         "two tokens",
                         "The verb is the third token: two are one too few.",
-                        by(lambda i, j: (j < 2) | ((i - j).abs() <= 1)),
+                        lambda i, j, n: (j < 2) | ((i - j).abs() <= 1),
                     ),
-                    Mistake(
+                    wrong_mask(
                         "four tokens",
                         "One token more than needed is met by all.",
-                        by(lambda i, j: (j <= 3) | ((i - j).abs() <= 1)),
+                        lambda i, j, n: (j <= 3) | ((i - j).abs() <= 1),
                     ),
-                    Mistake(
+                    wrong_mask(
                         "transposed",
                         "Here the first three words meet everything; it is the first "
                         "three tokens that are to be met.",
-                        by(lambda i, j: (i < 3) | ((i - j).abs() <= 1)),
+                        lambda i, j, n: (i < 3) | ((i - j).abs() <= 1),
                     ),
-                    Mistake(
+                    wrong_mask(
                         "no window",
                         "The window is missing.",
-                        by(lambda i, j: (j < 3) & (i >= 0)),
+                        lambda i, j, n: j < 3,
                     ),
-                    Mistake(
+                    wrong_mask(
                         "both at once",
                         "An intersection keeps what both allow; a union is needed.",
-                        by(lambda i, j: (j < 3) & ((i - j).abs() <= 1)),
+                        lambda i, j, n: (j < 3) & ((i - j).abs() <= 1),
                     ),
-                    Mistake(
+                    wrong_mask(
                         "inverted",
                         "True is to mean that a pair meets.",
-                        by(lambda i, j: (j >= 3) & ((i - j).abs() > 1)),
+                        lambda i, j, n: (j >= 3) & ((i - j).abs() > 1),
                     ),
                 ),
             ),

@@ -2,8 +2,7 @@
 
 import math
 
-import torch
-
+from attn_tutorial.exercises.catalogue import causal_weights
 from attn_tutorial.exercises.exercise import (
     Choice,
     Exercise,
@@ -46,17 +45,6 @@ def share_profiles(seed):
     yield from (([0.0, 0.0, 0.9, 0.1], t) for t in (0.0, 0.05, 0.1, 0.5))
     yield from (([1 / 11] * 11, t) for t in (0.0, 0.05, 0.1, 0.3))
     yield [0.1] * 10 + [0.0] * (5 + seed % 5), 0.05
-
-
-def weight_matrices(seed):
-    """Causal weights whose rows sum to 1."""
-    yield (torch.ones(1, 1),)
-    yield (torch.tensor([[1.0, 0.0], [0.25, 0.75]]),)
-    generator = torch.Generator().manual_seed(seed)
-    for n in (3, 6):
-        scores = torch.randn(n, n, generator=generator).double()
-        future = torch.ones(n, n).triu(1).bool()
-        yield (scores.masked_fill(future, -math.inf).softmax(-1),)
 
 
 def window_by(enough):
@@ -432,7 +420,7 @@ EXERCISES = (
         parts=(
             Function(
                 profile,
-                weight_matrices,
+                causal_weights,
                 (
                     Mistake(
                         "mean of each diagonal",

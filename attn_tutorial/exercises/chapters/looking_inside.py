@@ -2,6 +2,7 @@
 
 import torch
 
+from attn_tutorial.exercises.catalogue import causal_weights
 from attn_tutorial.exercises.exercise import (
     Choice,
     Example,
@@ -61,17 +62,6 @@ def rows_of_weights(seed):
     yield (torch.tensor([[0.25, 0.75], [0.5, 0.5]]),)
     generator = torch.Generator().manual_seed(seed)
     yield (torch.randn(2, 3, 5, generator=generator).double().softmax(-1),)
-
-
-def causal_weights(seed):
-    """Causal weights."""
-    yield (torch.ones(1, 1),)
-    yield (torch.tensor([[1.0, 0.0], [0.25, 0.75]]),)
-    generator = torch.Generator().manual_seed(seed)
-    for n in (3, 6):
-        scores = torch.randn(n, n, generator=generator).double()
-        future = torch.ones(n, n).triu(1).bool()
-        yield (scores.masked_fill(future, -torch.inf).softmax(-1),)
 
 
 def twice_written(seed):
