@@ -200,6 +200,7 @@ def test_notebook_stores_image_and_description_only(before):
     notebook = nbformat.v4.new_notebook(cells=cells)
     client.NotebookClient(notebook, kernel_name="python3").execute()
     (output,) = notebook.cells[1].outputs
-    assert set(output.data) == {"image/png", "text/plain"}
+    assert set(output.data) == {"image/svg+xml", "image/png", "text/plain"}
     assert output.data["text/plain"] == "One bar."
+    assert 'aria-label="One bar."' in output.data["image/svg+xml"]
     assert output.metadata["image/png"]["width"] == 576
