@@ -66,6 +66,15 @@ def test_a_figure_is_one_described_element_without_names(made):
         }
 
 
+def test_where_no_page_gives_a_ground_a_figure_stands_on_white(made):
+    first = next(drawn(made).iter(SVG + "path"))
+    assert first.get("fill") == COLORS["white"]
+    corners = points(first.get("d"))
+    size = [72 * side for side in made.get_size_inches()]
+    assert corners.min(0).tolist() == [0, 0]
+    assert corners.max(0).tolist() == pytest.approx(size, abs=0.1)
+
+
 def test_only_the_palette_gives_colours(made):
     assert colours(made._repr_svg_()) <= set(COLORS.values())
 

@@ -16,10 +16,10 @@ import math
 import re
 from typing import Any
 
+import matplotlib.figure
 import numpy
 from matplotlib.backend_bases import RendererBase
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 from matplotlib.path import Path
 from matplotlib.text import Text
 from matplotlib.transforms import Affine2D
@@ -41,7 +41,7 @@ SHARES = {"center": 0.5, "center_baseline": 0.5, "right": 1.0, "top": 1.0}
 POWER = re.compile(r"\$\\mathdefault\{([^{}^]*)\^\{([^{}]*)\}\}\$")  # a tick's 10^k
 
 
-def written(figure: Figure, alt: str) -> str:
+def written(figure: matplotlib.figure.Figure, alt: str) -> str:
     """Write a figure as one SVG element.
 
     Args:
@@ -73,7 +73,7 @@ class Vector(RendererBase):
         height: Points.
     """
 
-    def __init__(self, figure: Figure):
+    def __init__(self, figure: matplotlib.figure.Figure):
         """Start an empty page of the figure's size."""
         super().__init__()
         self.figure, self.parts = figure, []
