@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attn_tutorial.patterns import Pattern, parse, run
+from attn_tutorial.threads import over_heads
 
 __all__ = ["Slab", "Tile", "sliding_views", "tiled_attention"]
 
@@ -470,6 +471,24 @@ def add_gradients(
         dk[some].baddbmm_(dscores[some].mT, q[some])
 
 
+def attend_heads(q, k, v, padding, plan):
+    """The forward pass, its heads over the CPU's threads."""
+    return over_heads(
+        forward_pass, lambda: empty_outputs(q, v, plan), (q, k, v, padding), plan
+    )
+
+
+def differentiate_heads(grad, grad_lse, q, k, v, padding, output, plan):
+    """The backward pass, its heads over the CPU's threads."""
+    tensors = grad, grad_lse, q, k, v, padding, output
+    return over_heads(backward_pass, lambda: empty_gradients(q, k, v), tensors, plan)
+
+
+def empty_gradients(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+    """Gradients without numbers in them."""
+    return tuple(x.new_empty(x.shape) for x in (q, k, v))
+
+
 class TiledAttention(torch.autograd.Function):
     """The forward pass, differentiable once."""
 
@@ -478,7 +497,7 @@ class TiledAttention(torch.autograd.Function):
         """Output and log-sum-exp."""
         if is_traced(q):
             return tiled(q, k, v, padding, *plan.traced(), plan.with_lse)
-        return forward_pass(q, k, v, padding, plan)
+        return attend_heads(q, k, v, padding, plan)
 
     @staticmethod
     def setup_context(ctx, inputs: tuple, output: tuple) -> None:
@@ -507,7 +526,7 @@ class TiledGradients(torch.autograd.Function):
         tensors = grad, grad_lse, q, k, v, padding, output
         if is_traced(grad):
             return tiled_gradients(*tensors, *plan.traced())
-        return backward_pass(*tensors, plan)
+        return differentiate_heads(*tensors, plan)
 
     @staticmethod
     def setup_context(ctx, inputs: tuple, output: tuple) -> None:
@@ -584,12 +603,12 @@ def _operator(name: str, function: Callable, schema: str) -> Callable:
 
 
 def _forward(q, k, v, padding, *plan):
-    return forward_pass(q, k, v, padding, Plan.from_text(*plan))
+    return attend_heads(q, k, v, padding, Plan.from_text(*plan))
 
 
 def _backward(grad, grad_lse, q, k, v, padding, output, *plan):
     tensors = grad, grad_lse, q, k, v, padding, output
-    return backward_pass(*tensors, Plan.from_text(*plan))
+    return differentiate_heads(*tensors, Plan.from_text(*plan))
 
 
 PLAN = "int[] kinds, str pattern, SymInt first, float scale"
@@ -612,7 +631,7 @@ def _(q, k, v, padding, *plan):
 
 @tiled_gradients.register_fake
 def _(grad, grad_lse, q, k, v, *_):
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+    return empty_gradients(q, k, v)
 
 
 @tiled_gradients.register_vmap
