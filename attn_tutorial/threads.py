@@ -39,7 +39,7 @@ def over_heads(
     """Call ``function(*tensors, *rest)``, a few heads at a time where that pays.
 
     Args:
-        function: Computes every head by itself.
+        function: Computes every head by itself, ``into`` outputs if it is given some.
         empty: Makes the outputs, without numbers in them.
         tensors: Inputs, heads first; the first are the queries.
         rest: What all heads share.
@@ -55,8 +55,7 @@ def over_heads(
     def compute(heads: slice) -> None:
         with torch.inference_mode(inference), torch.no_grad():
             some = (x if x is None else x[heads] for x in tensors)
-            for output, part in zip(whole, function(*some, *rest), strict=True):
-                output[heads] = part
+            function(*some, *rest, into=tuple(x[heads] for x in whole))
 
     list(workers(threads).map(compute, portions(len(tensors[0]), threads)))
     return whole

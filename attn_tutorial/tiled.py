@@ -305,9 +305,9 @@ def may_miss(q: Tensor, k: Tensor, padding: Tensor | None, plan: Plan) -> bool:
 # where S are the heads of keys and R the heads of queries that share each of them.
 
 
-def forward_pass(q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None, plan: Plan):
+def forward_pass(q, k, v, padding: Tensor | None, plan: Plan, into: tuple = ()):
     """Attention of each tile over its run: output and log-sum-exp (or no numbers)."""
-    output, lse = empty_outputs(q, v, plan)
+    output, lse = into or empty_outputs(q, v, plan)
     lonely = may_miss(q, k, padding, plan)
     function = attend_with_lse if plan.with_lse else attend
     with as_it_is(q.device.type):
@@ -394,14 +394,16 @@ def backward_pass(
     padding: Tensor | None,
     output: Tensor,
     plan: Plan,
+    into: tuple = (),
 ):
     """Gradients by q, k and v: every slab adds to the same dk and dv.
 
     Autograd alone would be quadratic: for each slice of k it makes a gradient as long
     as k.
     """
-    grad, dtype, dq = grad.contiguous(), exact(q), q.new_empty(q.shape)
-    dk, dv = (x.new_zeros(x.shape, dtype=dtype) for x in (k, v))
+    grad, dtype = grad.contiguous(), exact(q)
+    dq, *whole = into or empty_gradients(q, k, v)
+    dk, dv = (zeros_like(x, dtype) for x in whole)
     lonely = may_miss(q, k, padding, plan)
     with as_it_is(q.device.type):
         for slab in layout(q, k, plan):
@@ -415,7 +417,15 @@ def backward_pass(
                 add_slab(slab, tiles, runs, mask, plan.scale, lonely)
                 if dq.dtype != dtype:  # the tile was a copy
                     slab.tiles(dq[:, head]).copy_(tiles[3])
-    return dq, dk.to(k.dtype), dv.to(v.dtype)
+    for total, exactly in zip(whole, (dk, dv), strict=True):
+        if total is not exactly:
+            total.copy_(exactly)
+    return dq, *whole
+
+
+def zeros_like(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Zeros of a dtype: x itself, if it has that."""
+    return x.zero_() if x.dtype == dtype else x.new_zeros(x.shape, dtype=dtype)
 
 
 def add_slab(slab, tiles, runs, mask, scale, lonely) -> None:

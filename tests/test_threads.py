@@ -132,7 +132,7 @@ def test_small_inputs_stay_together(two, monkeypatch):
 
 
 def test_an_error_in_a_thread_is_raised(two):
-    def fails(x):
+    def fails(x, into):
         raise RuntimeError("no")
 
     x = torch.randn(4, 2)
