@@ -53,16 +53,25 @@ def report(name: str) -> str:
     runs = load(name)
     lines = [f"### `{name}`", "", experiment.question, ""]
     lines += ["```text", experiment.report(runs.final), "```", ""]
-    if tuned := experiment.tuning:
-        objective = tuned.objective.replace("_", " ")
-        values = ", ".join(f"{value:g}" for value in tuned.values)
-        counts = ", ".join(f"{lr:g} by {n}" for lr, n in chosen(runs.final).items())
-        lines += [
-            f"Rates tried for every contender: {values}; "
-            f"the lowest {objective} decided. Chosen: {counts}.",
-            "",
-        ]
+    if experiment.tuning:
+        lines += [rates(name, runs), ""]
     return "\n".join(lines)
+
+
+def rates(name: str, runs: Runs) -> str:
+    """Which rates were tried and chosen, and how many are the last on their side."""
+    tuning = EXPERIMENTS[name].tuning
+    objective = tuning.objective.replace("_", " ")
+    values = ", ".join(f"{value:g}" for value in tuning.values)
+    counts = ", ".join(f"{lr:g} by {n}" for lr, n in chosen(runs.final).items())
+    further = f", then at most {tuning.reach} beyond the best" if tuning.reach else ""
+    settings = EXPERIMENTS[name].settings(False)
+    inside = sum(tuning.is_inside(setting, runs) for setting in settings)
+    return (
+        f"Rates tried for every contender: {values}{further}; the lowest {objective} "
+        f"decided. Chosen: {counts}. "
+        f"The best has a neighbour on both sides for {inside} of {len(settings)}."
+    )
 
 
 def chosen(runs: Runs) -> dict[float, int]:

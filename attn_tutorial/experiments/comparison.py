@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from attn_tutorial.experiments.records import Runs
@@ -28,6 +28,7 @@ __all__ = [
     "interval",
     "judgement",
     "paired",
+    "pairs_by_seed",
     "seed_by_seed",
 ]
 
@@ -141,6 +142,27 @@ def seed_by_seed(first: Runs, second: Runs, result: str) -> list[float]:
     """
     one, other = (_by_seed(runs, result) for runs in (first, second))
     return [one[seed] - other[seed] for seed in sorted(one) if seed in other]
+
+
+def pairs_by_seed(
+    runs: Runs, pairs: Iterable[tuple[str, str]], result: str
+) -> dict[str, list[float]]:
+    """What the first of each pair has more than the second, for each common seed.
+
+    Args:
+        runs: Runs whose settings have a ``name``.
+        pairs: Names of contenders; a pair that is not among the runs is left out.
+        result: Name of a result that is a number.
+
+    Returns:
+        "first less second" -> differences, in order of the seeds.
+    """
+    parts = {name: part for (name,), part in runs.groups("name")}
+    return {
+        f"{first} less {second}": seed_by_seed(parts[first], parts[second], result)
+        for first, second in pairs
+        if first in parts and second in parts
+    }
 
 
 def _by_seed(runs: Runs, result: str) -> dict[int, float]:
