@@ -19,9 +19,9 @@ COSTS = "| Experiment | Settings | Final runs | Tuning runs | Minutes | Revision
 
 def page(text: str) -> str:
     """The page with the runs as they are in the folder now."""
-    names = [name for name in EXPERIMENTS if record_path(name).exists()]
-    found = {name: load(name) for name in names}
-    parts = {"costs": costs(found), "reports": "\n".join(map(report, names))}
+    every = {name: load(name) for name in EXPERIMENTS if record_path(name).exists()}
+    found = {name: runs for name, runs in every.items() if len(runs.final)}
+    parts = {"costs": costs(found), "reports": "\n".join(map(report, found))}
     return PART.sub(lambda m: f"{m[1]}\n{parts[m[2]]}\n{m[3]}", text)
 
 
@@ -52,7 +52,7 @@ def report(name: str) -> str:
     experiment = EXPERIMENTS[name]
     runs = load(name)
     lines = [f"### `{name}`", "", experiment.question, ""]
-    lines += ["```text", experiment.report(runs.final), "```", ""]
+    lines += [experiment.report(runs.final), ""]
     if experiment.tuning:
         lines += [rates(name, runs), ""]
     return "\n".join(lines)

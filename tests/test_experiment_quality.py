@@ -30,6 +30,7 @@ from attn_tutorial.experiments.studies import (
     sinks,
     trajectories,
 )
+from attn_tutorial.experiments.tables import table
 from attn_tutorial.networks.layers import MultiHeadAttention
 from attn_tutorial.networks.sinks import SinkAttention, with_sink
 from attn_tutorial.networks.tasks import IGNORE
@@ -455,3 +456,12 @@ def test_advice_is_judged_by_the_loss(advised, kind, lost):
     outcome = task.outcome("window on all layers")
     assert task.smallest_as_good() == 4
     assert (outcome.kind, outcome.lost) == (kind, pytest.approx(lost))
+
+
+# Tables.
+
+
+def test_a_bar_in_a_cell_does_not_end_it():
+    rows = table(["kept", "keys"], [["prefix 1 | local 15", 17]]).splitlines()
+    assert rows[2] == r"| prefix 1 \| local 15 | 17   |"
+    assert len({len(row) for row in rows}) == 1

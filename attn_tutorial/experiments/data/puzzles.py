@@ -92,16 +92,17 @@ def brackets(batch: int, n: int, generator: Generator) -> tuple[Tensor, Tensor]:
     Tokens 0 ... ``KINDS`` - 1 open a bracket, the next ``KINDS`` close it, and
     2 ``KINDS`` is a letter. At most ``DEEP`` are open.
     """
-    x = torch.empty(batch, n, dtype=torch.long)
-    y = torch.empty_like(x)
     choice = torch.randint(3, (batch, n), generator=generator).tolist()
     kinds = torch.randint(KINDS, (batch, n), generator=generator).tolist()
+    x, y = [], []
     for row in range(batch):
         opened: list[int] = []
-        for i, (what, kind) in enumerate(zip(choice[row], kinds[row], strict=True)):
-            x[row, i] = _bracket(opened, what, kind)
-            y[row, i] = opened[-1] + 1 if opened else 0
-    return x, y
+        x.append([])
+        y.append([])
+        for what, kind in zip(choice[row], kinds[row], strict=True):
+            x[-1].append(_bracket(opened, what, kind))
+            y[-1].append(opened[-1] + 1 if opened else 0)
+    return torch.tensor(x), torch.tensor(y)
 
 
 def _bracket(opened: list[int], what: int, kind: int) -> int:

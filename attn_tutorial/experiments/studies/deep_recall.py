@@ -16,7 +16,7 @@ from attn_tutorial.experiments.tables import table
 __all__ = ["ENOUGH", "QUESTION", "TUNING", "inside", "settings", "train"]
 
 QUESTION = "Do four layers with windows learn to look up, tuned and trained longer?"
-TUNING = Tuning((0.005, 0.01, 0.02), "validation_error")
+TUNING = Tuning((0.01, 0.02, 0.04), "validation_error")
 ENOUGH = 0.9  # accuracy within one window from which on a model counts as trained
 PATTERNS = ("full", "local 16", "local 32", "local 16, full")
 
