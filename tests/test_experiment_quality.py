@@ -239,6 +239,24 @@ def test_narrow_windows_meet_equally_many_keys_with_and_without_the_first():
     assert len({kv_bytes(by_name[name]) for name in narrow}) == 1
 
 
+@pytest.mark.parametrize("name", sinks.WITHOUT)
+def test_a_model_without_its_sink_is_one_with_a_window_alone(name):
+    (setting,) = (s for s in sinks.settings(False) if s["name"] == name)
+    model = sinks.model_of(setting)
+    with torch.no_grad():
+        for block in model.blocks:  # an untrained block adds nothing
+            torch.nn.init.normal_(block.mixer.output.weight)
+            if setting.get("sink"):
+                block.mixer.sink.fill_(3.0)
+    bare = sinks.without_sink(model, setting)
+    width = 15 if "first" in name else int(setting["pattern"].split()[1])
+    plain = sinks.model_of({**setting, "pattern": f"local {width}", "sink": False})
+    plain.load_state_dict(model.state_dict(), strict=False)
+    tokens = torch.randint(256, (1, 40))
+    torch.testing.assert_close(bare(tokens), plain(tokens))
+    assert not torch.allclose(model(tokens), plain(tokens), atol=1e-3)
+
+
 def test_pairs_of_sinks_are_told_and_drawn():
     runs = Runs(
         Run(s, seed, {"test_bits": k / 10 + seed, "test_bits_longer": k / 5 + seed}, {})

@@ -4,11 +4,13 @@ In a window the first token is soon out of sight, and a head that wants to look 
 nothing has nowhere to look. A sink is such a place: a learned number in the softmax's
 denominator (OpenAI, 2025), or the first token, kept beside the window (Xiao et al.,
 2024). Models are trained on short passages, each with the same first byte, and read
-passages four times as long, too. Meant for ``--seeds 8``.
+passages four times as long, too. Those that were trained with a sink also read without
+it, as with a cache that throws the first token away. Meant for ``--seeds 8``.
 """
 
 from __future__ import annotations
 
+import copy
 from itertools import cycle
 
 import torch
@@ -19,7 +21,7 @@ from attn_tutorial.experiments.data.corpora import fingerprint, source_bytes, wi
 from attn_tutorial.experiments.models import build, causal_layers, mean_bits, train_as
 from attn_tutorial.experiments.records import Result, Runs, Setting
 from attn_tutorial.experiments.runner import Tuning
-from attn_tutorial.experiments.studies.converting import begun
+from attn_tutorial.experiments.studies.converting import begun, switched
 from attn_tutorial.experiments.studies.language_model import BYTES, passages
 from attn_tutorial.experiments.tables import table
 from attn_tutorial.networks.sinks import SinkAttention
@@ -51,6 +53,7 @@ PAIRS = (
     ("local 16, sink", "local 64, sink"),
 )
 RESULTS = ("test_bits", "test_bits_longer")
+WITHOUT = ("local 16, sink", "local 15 and the first", "local 64, sink")
 
 
 def settings(quick: bool) -> list[Setting]:
@@ -88,10 +91,23 @@ def train(setting: Setting, seed: int, device: torch.device) -> Result:
     result = {"final_loss": losses[-1], "text": fingerprint()}
     for part in ("validation", "test"):
         result |= bits(model, setting, part)
+    if setting["name"] in WITHOUT and "stage" not in setting:
+        bare = bits(without_sink(model, setting), setting, "test")
+        result |= {f"{name}_without": value for name, value in bare.items()}
     if setting.get("sink"):
         found = [block.mixer.sink.detach().cpu() for block in model.blocks]
         result["sinks"] = torch.cat(found).tolist()
     return result
+
+
+def without_sink(model: nn.Module, setting: Setting) -> nn.Module:
+    """Copy a model, without its sinks or the first token beside its window."""
+    if not setting.get("sink"):
+        return switched(model, setting, "local 15")
+    bare = copy.deepcopy(model)
+    for block in bare.blocks:
+        block.mixer.sink.data.fill_(-torch.inf)
+    return bare
 
 
 def bits(model: nn.Module, setting: Setting, part: str) -> Result:
@@ -122,7 +138,7 @@ def report(runs: Runs) -> str:
         for group, part in runs.groups("name", "lr")
     ]
     header = ("contender", "rate", "seeds", f"bits to {n}", f"from {n} to {LONGER * n}")
-    return f"{table(header, rows)}\n\n{differences(runs)}"
+    return "\n\n".join((table(header, rows), differences(runs), bare(runs)))
 
 
 def differences(runs: Runs) -> str:
@@ -134,3 +150,14 @@ def differences(runs: Runs) -> str:
             found = (str(interval(several[pair])) for several in known)
             rows.append((pair, len(values), *found))
     return table(("pair", "seeds", "at the length of training", "beyond it"), rows)
+
+
+def bare(runs: Runs) -> str:
+    """Bits of the models with sinks, with them and without."""
+    columns = [f"{name}{end}" for name in RESULTS for end in ("", "_without")]
+    rows = [
+        (*group, len(part), *(part.spread(name, 4) for name in columns))
+        for group, part in runs.groups("name")
+        if group[0] in WITHOUT
+    ]
+    return table(("contender", "seeds", "bits", "without", "beyond", "without"), rows)
