@@ -1,9 +1,9 @@
 """Pictures that move: with no kernel (``explorer``), and with one (``live``).
 
 ``explorer`` calls a function once for each setting and keeps all the pictures in plain
-HTML, with native inputs and about 1 kB of JavaScript: a slider for numbers, buttons or
-a menu for kinds. The result works in the built
-page, JupyterLab, Colab and VS Code alike, and nothing has to be installed to read it.
+HTML, with native inputs and 1.5 kB of JavaScript: a slider for numbers, buttons or a
+menu for kinds. The result works in the built page, JupyterLab, Colab and VS Code alike,
+and nothing has to be installed to read it.
 ``live`` is for what needs Python at the other end: the reader's own sentence or size.
 """
 

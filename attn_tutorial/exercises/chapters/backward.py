@@ -254,8 +254,9 @@ EXERCISES = (
         difficulty=2,
         minutes=12,
         question=(
-            r"Suppose that the scale $s$ is learned. Derive $\partial \ell / "
-            r"\partial s$, and write it in one line using `dq`, `q` and $s$ only."
+            r"Suppose that the scale $\alpha$ is learned. Derive $\partial "
+            r"\mathcal{L} / \partial \alpha$, and write it in one line using `dq`, `q` "
+            r"and `scale` only."
         ),
         parts=(
             Function(
@@ -264,12 +265,12 @@ EXERCISES = (
                 (
                     Mistake(
                         "not divided",
-                        "dq carries a factor s already: divide by it.",
+                        "dq carries the scale already: divide by it.",
                         lambda dq, q, s: (dq * q).sum(),
                     ),
                     Mistake(
                         "multiplied",
-                        "dq carries a factor s already: divide by it, do not multiply.",
+                        "dq carries the scale already: divide by it, do not multiply.",
                         lambda dq, q, s: (dq * q).sum() * s,
                     ),
                     Mistake(
@@ -292,8 +293,9 @@ EXERCISES = (
             ),
         ),
         because=(
-            r"$S = s\, q \cdot k$, so that $\partial \ell/\partial s = \sum_i q_i "
-            r"\cdot \sum_j dS_{ij} k_j$, and the inner sum is $dq_i / s$."
+            r"$s_{ij} = \alpha\, q_i \cdot k_j$, so that $\partial \mathcal{L} / "
+            r"\partial \alpha = \sum_i q_i \cdot \sum_j dS_{ij} k_j$, and the inner "
+            r"sum is $dq_i / \alpha$."
         ),
     ),
     Exercise(

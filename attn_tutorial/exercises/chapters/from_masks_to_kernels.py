@@ -204,8 +204,8 @@ EXERCISES = (
             r"each visit it must load the queries, and load and store their running "
             r"output. Leave the running softmax's two numbers out of it. How many "
             r"bytes does it move, as a function of $\beta$, $h$, $d$, $n$ and the "
-            r"visited queries $M = \sum_u M'_u$ (`bytes`)? And for the numbers of "
-            r"kernels-1 (`number`)?"
+            r"number of queries that all its tiles of keys visit together (`bytes`)? "
+            r"And for the numbers of kernels-1 (`number`)?"
         ),
         parts=(
             Formula(

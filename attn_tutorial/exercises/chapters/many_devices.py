@@ -408,11 +408,11 @@ EXERCISES = (
         difficulty=2,
         minutes=10,
         question=(
-            r"Causal *full* attention on $P$ equal contiguous shards of $c$ tokens: "
-            r"how many pairs does rank $r$ compute, as a function of $r$ and $c$ "
-            r"(`pairs`)? What is the last rank's share against the average for $P = "
-            r"64$ and long shards, to two decimals (`ratio`)? Is a causal window "
-            r"with $w \le c$ (`window`) (a) as uneven; (b) even, but for the first "
+            r"Causal *full* attention on $P$ equal contiguous shards: how many pairs "
+            r"does rank $r$ compute, as a function of $r$ and of the length $n/P$ of a "
+            r"shard (`pairs`)? What is the last rank's share against the average for "
+            r"$P = 64$ and long shards, to two decimals (`ratio`)? Is a causal window "
+            r"with $w \le n/P$ (`window`) (a) as uneven; (b) even, but for the first "
             r"rank; (c) uneven the other way?"
         ),
         parts=(
