@@ -376,6 +376,30 @@ def test_a_link_to_a_solution_opens_its_fold(tab):
     assert "Token 5 sees token 9" in opened.inner_text()
 
 
+@pytest.mark.browser
+@pytest.mark.skipif(not HTML.exists(), reason="the site is not built")
+def test_a_quiz_is_answered_by_keyboard(tab):
+    page = tab.open("notebooks/local_attention.html")
+    options = page.locator("section#check-yourself details")
+    options.first.locator("summary").focus()
+    for key in ("Enter", "Tab", "Space"):
+        page.keyboard.press(key)
+    said = [options.nth(i).locator("p").last.inner_text() for i in (0, 1)]
+    assert all(text.startswith("No. A slice") for text in said)
+    assert options.nth(2).locator("p").last.is_hidden()
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not HTML.exists(), reason="the site is not built")
+def test_solutions_lead_back_to_the_exercises(tab):
+    page = tab.open("book/solutions.html")
+    back = page.get_by_role("link", name="the chapter", exact=True).last
+    assert back.get_attribute("href").endswith("notebooks/applications.html#exercises")
+    back.click()
+    page.wait_for_url("**/applications.html#exercises")
+    assert page.locator("section#exercises h2").is_visible()
+
+
 # The rules can fail: each sabotage below turns a good chapter into a bad one.
 
 
