@@ -112,9 +112,9 @@ EXERCISES = (
         difficulty=1,
         minutes=6,
         question=(
-            r"Eight heads, float32, $n = 65{,}536$, $w = 128$. How many bytes hold "
-            r"(a) the weights of all pairs (`all_pairs`), (b) the weights of the "
-            r"kept pairs (`kept`), (c) the log-sum-exp (`lse`)?"
+            r"Take eight heads in float32, $n = 65{,}536$ tokens and a window of $w = "
+            r"128$. How many bytes hold (a) the weights of all pairs (`all_pairs`), "
+            r"(b) the weights of the kept pairs (`kept`), (c) the log-sum-exp (`lse`)?"
         ),
         parts=(
             Number(
@@ -304,8 +304,8 @@ EXERCISES = (
         difficulty=1,
         minutes=5,
         question=(
-            r"Causal window, $n = 100$, $w = 8$. How many queries keep key 95 "
-            r"(`key_95`), key 0 (`key_0`) and key 50 (`key_50`)?"
+            r"Take a causal window of $w = 8$ and $n = 100$ tokens. How many queries "
+            r"keep key 95 (`key_95`), key 0 (`key_0`) and key 50 (`key_50`)?"
         ),
         parts=(
             Number(

@@ -180,8 +180,9 @@ EXERCISES = (
         minutes=5,
         question=(
             r"A GPU has 80 GiB of memory free. What is the largest $n$, a power of "
-            r"two, for which the scores of one layer with 16 heads in float16 (2 "
-            r"bytes) fit? Only one $n \times n$ matrix in each head, nothing else."
+            r"two, for which the scores of one layer with 16 heads fit in float16, "
+            r"with 2 bytes a number? Count one $n \times n$ matrix in each head and "
+            r"nothing else."
         ),
         parts=(
             Number(
