@@ -51,7 +51,7 @@ def test_a_page_fits_and_its_formulas_are_set(opened, name):
 
 SHOWN = """
     const frames = [...arguments[0].closest(".attn-x").querySelectorAll(".attn-f")];
-    return frames.flatMap((f, i) => f.checkVisibility() ? [i] : []);
+    return frames.flatMap((f, i) => f.hidden ? [] : [i]);
 """
 
 
@@ -80,7 +80,7 @@ def test_explorers_move_by_the_mouse(opened, name):
         page.click(choice)
     for one in page.run(
         "return [...document.querySelectorAll('.attn-x')].map(x => "
-        "[...x.querySelectorAll('.attn-f')].filter(f => f.checkVisibility()).length)"
+        "[...x.querySelectorAll('.attn-f')].filter(f => !f.hidden).length)"
     ):
         assert one == 1, "one frame of each explorer shows"
 
