@@ -172,7 +172,8 @@ class Vector(RendererBase):
     def _text_with(self, line: str) -> Text:
         """Find the text of several lines that one of them belongs to."""
         texts = self.figure.findobj(Text)
-        return next(text for text in texts if line in text.get_text().split("\n"))
+        whole = (text for text in texts if line in text.get_text().split("\n"))
+        return next(whole, Text())
 
     def _window(self, gc) -> tuple[float, ...] | None:
         """The part of the page that may be drawn on: left, top, right, low."""
