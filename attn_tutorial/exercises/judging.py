@@ -37,6 +37,7 @@ from attn_tutorial.exercises.exercise import (
 
 __all__ = ["Finding", "Report", "judge", "judge_outcomes", "judge_part"]
 
+RETURNS_NONE = "returns None"
 SECONDS = 2.0  # for one call of somebody's function
 
 
@@ -73,10 +74,20 @@ class Report:
     def __repr__(self) -> str:
         if self.passed:
             return f"{self.id}: right. {self.because}"
+        if all(finding.passed is None for finding in self.findings):
+            return f"{self.id} is not answered yet: {_waits(self.findings)}."
         if len(self.findings) == 1:
             return f"{self.id}: {self.findings[0].text}"
         lines = (f"  {finding.name}: {finding.text}" for finding in self.findings)
         return "\n".join([f"{self.id}:", *lines])
+
+
+def _waits(findings: tuple[Finding, ...]) -> str:
+    """What to do about an exercise without any answer."""
+    empty = [f.name for f in findings if f.text.endswith(RETURNS_NONE)]
+    if empty:
+        return f"{empty[0]} {RETURNS_NONE}"
+    return "put your answer in place of the dots"
 
 
 def judge(exercise: Exercise, answers: Mapping[str, object]) -> Report:
@@ -262,7 +273,7 @@ def judge_outcomes(part: Function, outcomes: list[object], seed: int) -> Finding
     """
     outcomes = [plain(value) for value in outcomes]
     if all(value is None or value is ... for value in outcomes):
-        return Finding(part.name, None, "not answered yet: it returns None")
+        return Finding(part.name, None, f"not answered yet: it {RETURNS_NONE}")
     cases = list(part.cases(seed))[: len(outcomes)]
     expected = [plain(part.reference(*arguments)) for arguments in cases]
     fits = [
