@@ -305,7 +305,7 @@ def contrast(one: str, other: str) -> float:
 @pytest.mark.parametrize("attribute", ["fill", "stroke"])
 @pytest.mark.parametrize("colour", [*COLORS.values(), QUIET])
 def test_a_page_has_a_rule_for_each_colour(colour, attribute):
-    rule = re.escape(f'.attn-p [{attribute}="{colour}"]') + r" \{ (\w+): var\(--\w+\)"
+    rule = re.escape(f'.attn-fig [{attribute}="{colour}"]') + r" \{ (\w+): var\(--\w+\)"
     assert re.search(rule, SHEET)[1] == attribute
 
 

@@ -19,8 +19,8 @@ LOOK = """() => {
     const all = (what, part) => [...new Set([...document.querySelectorAll(what)]
         .map(e => style(e)[part]).filter(c => c !== "none").map(hex))];
     return { paper: hex(style(document.body).backgroundColor),
-        letters: all(".attn-p text", "fill"),
-        lines: all(".attn-p path[stroke]:not([stroke='#e8e8e8'], [stroke='#ffffff'])",
+        letters: all(".attn-fig text", "fill"),
+        lines: all(".attn-fig path[stroke]:not([stroke='#e8e8e8'], [stroke='#ffffff'])",
             "stroke") };
 }"""
 
@@ -34,7 +34,7 @@ def article(name: str) -> str:
 def test_figures_are_parts_of_their_page_and_described(name):
     text = article(name)
     assert not re.search(r"<img\b(?![^>]*logo)", text), "an image where an SVG is due"
-    figures = re.findall(r'<svg[^>]*class="attn-p"[^>]*>', text)
+    figures = re.findall(r'<svg[^>]*class="attn-fig"[^>]*>', text)
     assert figures
     for figure in figures:
         alt = re.search(r'aria-label="([^"]*)"', figure)[1]
@@ -71,7 +71,7 @@ def test_what_is_drawn_is_legible(tab, name, how):
             assert contrast(colour, look["paper"]) >= 3, colour
 
 
-FRAMES = """() => [...document.querySelectorAll(".attn-p")].flatMap(figure => {
+FRAMES = """() => [...document.querySelectorAll(".attn-fig")].flatMap(figure => {
     const frame = figure.getBoundingClientRect(), found = [];
     for (const text of figure.querySelectorAll("text")) {
         const box = text.getBoundingClientRect();
@@ -82,7 +82,7 @@ FRAMES = """() => [...document.querySelectorAll(".attn-p")].flatMap(figure => {
     if (frame.right > innerWidth + 1) found.push(`${frame.right} px`);
     return found;
 })"""
-SIZES = """() => [...document.querySelectorAll(".attn-p")].map(figure => {
+SIZES = """() => [...document.querySelectorAll(".attn-fig")].map(figure => {
     const sizes = [...figure.querySelectorAll("text")];
     const scale = figure.getBoundingClientRect().width / figure.viewBox.baseVal.width;
     return scale * Math.min(...sizes.map(text => text.getAttribute("font-size")));

@@ -119,7 +119,7 @@ def test_printing_opens_the_folds(opened):
 
 INK = """
     document.documentElement.dataset.theme = arguments[0];
-    const figure = document.querySelector(".attn-p");
+    const figure = document.querySelector(".attn-fig");
     return [getComputedStyle(figure.querySelector("text")).fill,
         getComputedStyle(document.body).backgroundColor];
 """

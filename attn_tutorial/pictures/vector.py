@@ -57,7 +57,7 @@ def written(figure: matplotlib.figure.Figure, alt: str) -> str:
     figure.set_dpi(before)
     wide, high = (round(SCREEN * side) for side in figure.get_size_inches())
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="attn-p" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="attn-fig" role="img" '
         f'aria-label="{html.escape(alt)}" width="{wide}" height="{high}" '
         f'viewBox="0 0 {num(page.width)} {num(page.height)}" '
         f'font-family="{FACES}" fill="{COLORS["black"]}">{"".join(page.parts)}</svg>'
