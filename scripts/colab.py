@@ -21,12 +21,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
+import publish_as
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
-import publish_as
 
 # These run before the first cell: the package is not installed, also where it is (in
 # the environment of `make test`), and this is Colab.

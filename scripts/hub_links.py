@@ -1,6 +1,6 @@
 """Print a link for each chapter that opens it on a class's JupyterHub.
 
-    python scripts/hub_links.py https://hub.example.edu [--repository URL] [--branch main]
+    python scripts/hub_links.py https://hub.example.edu [--repository URL]
 
 A link lets nbgitpuller bring the repository into the student's folder, or bring a copy
 up to date, and then opens the chapter in JupyterLab.
@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
 import publish_as
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def chapters() -> list[str]:

@@ -161,7 +161,12 @@ def student(hub):
     student.log_in("ada")
     student.api("/hub/api/users/ada/server", {})
     for _ in range(120):
-        if student.api("/hub/api/users/ada").get("servers", {}).get("", {}).get("ready"):
+        if (
+            student.api("/hub/api/users/ada")
+            .get("servers", {})
+            .get("", {})
+            .get("ready")
+        ):
             return student
         time.sleep(0.5)
     pytest.fail("the student's server did not start")
@@ -190,8 +195,8 @@ def test_a_link_brings_the_chapter(student, pulled):
 
 def message(kind: str, **content: object) -> dict:
     """A message to a kernel."""
-    header = {"msg_id": uuid.uuid4().hex, "msg_type": kind, "version": "5.3",
-              "username": "ada", "session": "class", "date": "2026-01-01T00:00:00Z"}  # fmt: skip
+    header = {"msg_id": uuid.uuid4().hex, "msg_type": kind, "version": "5.3"}
+    header |= {"username": "ada", "session": "class", "date": "2026-01-01T00:00:00Z"}
     parts = {"parent_header": {}, "metadata": {}, "channel": "shell"}
     return {"header": header, "content": content, **parts}
 

@@ -14,6 +14,7 @@ import torch
 
 from attn_tutorial import checks
 from attn_tutorial.benchmark import (
+    browser,
     calibration,
     cases,
     clocks,
@@ -192,6 +193,9 @@ def stopped(out: Path | None) -> None:
 
 def show_command(chosen: argparse.Namespace) -> None:
     """Print records."""
+    if browser.is_browser(chosen.records):
+        print(browser.show(browser.read(chosen.records), load("cpu")))
+        return
     print(report.show(opened(chosen.records), tables=not chosen.findings))
 
 
@@ -226,7 +230,9 @@ def parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     add_run(commands.add_parser("run", help="measure, print and record"))
     one = commands.add_parser("show", help="tables, ratios and findings of records")
-    one.add_argument("records", help="a record's file, or a device such as cpu")
+    one.add_argument(
+        "records", help="a record's file, also of a browser, or a device such as cpu"
+    )
     one.add_argument("--findings", action="store_true", help="leave the tables out")
     one.set_defaults(command=show_command)
     add_compare(commands.add_parser("compare", help="times of B over times of A"))
