@@ -296,8 +296,8 @@ def models_command(chosen: argparse.Namespace) -> None:
     """Time a model of Transformers in four ways, and print the table."""
     torch.set_num_threads(1)
     with Life(1) as life:
-        limits, lengths = served.Limits(), sorted(chosen.lengths)
-        data = served.measure(served.Shape(), limits, lengths, life.tell)
+        limits, lengths = served.Effort(), sorted(chosen.lengths)
+        data = served.measure(served.ModelShape(), limits, lengths, life.tell)
     print(served.table(data))
     if chosen.out:
         record.write(data, chosen.out)
@@ -334,7 +334,7 @@ def judge_command(chosen: argparse.Namespace) -> None:
     """Compare predictions with times, and write both if asked to."""
     torch.set_num_threads(1)
     machine = known_machine()
-    judged = calibration.judge(machine, chosen.count, chosen.seed)
+    judged = calibration.judge_predictions(machine, chosen.count, chosen.seed)
     print(calibration.table(judged))
     if chosen.out:
         chosen.out.write_text(json.dumps(calibration.record(machine, judged), indent=1))
