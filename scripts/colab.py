@@ -40,6 +40,7 @@ for name in ("google", "google.colab"):
     sys.modules.setdefault(name, types.ModuleType(name))
 """
 WHERE = "import attn_tutorial; print(attn_tutorial.__file__)"
+PEAK = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
 
 
 def git(*arguments: str, folder: Path) -> str:
@@ -95,8 +96,11 @@ def surroundings(repository: Path):
         yield folder / "content", environment(folder, repository)
 
 
-def run(path: Path, repository: Path, *, setup: bool = False) -> str:
-    """Run a chapter alone; return where its package came from.
+def run(path: Path, repository: Path, *, setup: bool = False) -> tuple[str, int]:
+    """Run a chapter alone.
+
+    Returns:
+        Where its package came from, and the kernel's peak memory (on Linux, in KiB).
 
     Raises:
         CellExecutionError: If a cell fails.
@@ -105,13 +109,13 @@ def run(path: Path, repository: Path, *, setup: bool = False) -> str:
         notebook = nbformat.read(path, as_version=4)
         if setup:
             only_set_up(notebook)
-        notebook.cells.append(nbformat.v4.new_code_cell(WHERE))
+        notebook.cells += map(nbformat.v4.new_code_cell, (WHERE, PEAK))
         nbformat.write(notebook, folder / path.name)
         resources = {"metadata": {"path": str(folder)}}
         client = NotebookClient(notebook, timeout=600, resources=resources)
         client.execute(env=known)
-        source = notebook.cells[-1].outputs[0].text.strip()
-        return str(Path(source).relative_to(folder.parent))
+        source, peak = (x.outputs[0].text.strip() for x in notebook.cells[-2:])
+        return str(Path(source).relative_to(folder.parent)), int(peak)
 
 
 def main(arguments: list[str]) -> None:
@@ -125,8 +129,9 @@ def main(arguments: list[str]) -> None:
         for path in chosen.notebooks or sorted(ROOT.glob("notebooks/*.ipynb")):
             start = time.perf_counter()
             try:
-                came = run(path.resolve(), repository, setup=chosen.setup)
-                print(f"{path.stem}: {time.perf_counter() - start:.0f} s, {came}")
+                came, peak = run(path.resolve(), repository, setup=chosen.setup)
+                seconds = time.perf_counter() - start
+                print(f"{path.stem}: {seconds:.0f} s, {peak / 2**20:.1f} GiB, {came}")
             except (CellExecutionError, ValueError) as error:
                 failed.append(path.stem)
                 print(f"{path.stem}: FAILED\n{error}")

@@ -6,7 +6,6 @@
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from urllib.request import HTTPCookieProcessor, Request, build_opener
 
 import nbformat
 import pytest
-from conftest import ROOT
+from conftest import ROOT, free_ports
 from tornado.httpclient import HTTPRequest
 from tornado.ioloop import IOLoop
 from tornado.websocket import websocket_connect
@@ -78,19 +77,6 @@ class Visitor:
         """Log in, and take a token for the APIs."""
         self.send("/hub/login", username=name, password=PASSWORD)
         self.token = self.api(f"/hub/api/users/{name}/tokens", {})["token"]
-
-
-def free_ports(count: int) -> int:
-    """The first of some neighbouring ports that nobody uses."""
-    for first in range(18000, 28000, count):
-        try:
-            for port in range(first, first + count):
-                with socket.socket() as one:
-                    one.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        return first
-    raise OSError("no free ports")
 
 
 def write_kernel(folder) -> None:

@@ -45,7 +45,7 @@ def test_a_chapter_runs_alone_with_what_its_first_cell_brings(tmp_path, monkeypa
     monkeypatch.setenv("PIP_NO_BUILD_ISOLATION", "0")  # pip reads it as an answer
     (tmp_path / "repository").mkdir()
     repository = colab.stand_in(tmp_path / "repository")
-    came = colab.run(ROOT / "notebooks/self_attention.ipynb", repository)
+    came, _ = colab.run(ROOT / "notebooks/self_attention.ipynb", repository)
     assert came == "installed/attn_tutorial/__init__.py"
 
 
