@@ -23,9 +23,8 @@ c.JupyterHub.db_url = f"sqlite:///{FOLDER}/hub.sqlite"
 c.JupyterHub.cookie_secret_file = f"{FOLDER}/secret"
 c.JupyterHub.cleanup_servers = True
 c.ConfigurableHTTPProxy.api_url = f"http://127.0.0.1:{PORT + 2}"
-c.ConfigurableHTTPProxy.command = str(
-    ROOT / ".hub/node_modules/.bin/configurable-http-proxy"
-)
+PROXY = ROOT / ".hub/node_modules/.bin/configurable-http-proxy"
+c.ConfigurableHTTPProxy.command = [str(PROXY)]
 c.ConfigurableHTTPProxy.pid_file = f"{FOLDER}/proxy.pid"
 
 c.JupyterHub.spawner_class = "simple"
