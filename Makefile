@@ -18,7 +18,7 @@ NBVAL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope \
 
 .DEFAULT_GOAL := help
 .PHONY: help book test notebooks lab serve pdf check clean index benchmark gpu mutants \
-	stable versions screens browser publish-as site
+	stable versions colab hub screens browser publish-as site
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /#/' \
@@ -91,6 +91,12 @@ stable: $(VENV)/.everything  ## Compare stored numbers with other thread counts 
 
 versions:  ## Run the unit tests with the oldest releases, Colab's, the pinned, the newest
 	PYTHON=$(PYTHON) bash scripts/versions.sh $(VERSIONS)
+
+colab:  ## Run each chapter alone, with what Colab brings (PYTHON=python3.13 is Colab's)
+	PYTHON=$(PYTHON) bash scripts/colab.sh $(NOTEBOOKS)
+
+hub: $(VENV)/.everything  ## Start a JupyterHub here and let a student run a chapter (needs npm)
+	PYTHON=$(PYTHON) bash scripts/hub.sh
 
 publish-as: $(VENV)/.book  ## Set the repository's address: OWNER=... REPO=...
 	$(BIN)/python scripts/publish_as.py "$(OWNER)" "$(REPO)"

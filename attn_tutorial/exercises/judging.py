@@ -35,14 +35,14 @@ from attn_tutorial.exercises.exercise import (
     Several,
 )
 
-__all__ = ["Finding", "Report", "judge", "judge_outcomes", "judge_part"]
+__all__ = ["Report", "Verdict", "judge", "judge_outcomes", "judge_part"]
 
 RETURNS_NONE = "returns None"
 SECONDS = 2.0  # for one call of somebody's function
 
 
 @dataclass(frozen=True)
-class Finding:
+class Verdict:
     """What is said of one part of an answer.
 
     Attributes:
@@ -63,7 +63,7 @@ class Report:
     """What is said of an answer; prints as text."""
 
     id: str
-    findings: tuple[Finding, ...]
+    findings: tuple[Verdict, ...]
     because: str
 
     @property
@@ -111,25 +111,25 @@ def judge(exercise: Exercise, answers: Mapping[str, object]) -> Report:
     return Report(exercise.id, tuple(findings), exercise.because)
 
 
-def judge_part(part: Part, answer: object, seed: int = 0) -> Finding:
+def judge_part(part: Part, answer: object, seed: int = 0) -> Verdict:
     """Judge the answer to one part; the seed draws the cases for functions."""
     if answer is ...:
-        return Finding(part.name, None, "not answered yet")
+        return Verdict(part.name, None, "not answered yet")
     return JUDGES[type(part)](part, answer, seed)
 
 
-def _passed(part: Part) -> Finding:
-    return Finding(part.name, True, "right")
+def _passed(part: Part) -> Verdict:
+    return Verdict(part.name, True, "right")
 
 
-def _failed(part: Part, text: str, mistake: str | None = None) -> Finding:
-    return Finding(part.name, False, text, mistake)
+def _failed(part: Part, text: str, mistake: str | None = None) -> Verdict:
+    return Verdict(part.name, False, text, mistake)
 
 
 # Numbers.
 
 
-def _judge_number(part: Number, answer: object, seed: int) -> Finding:
+def _judge_number(part: Number, answer: object, seed: int) -> Verdict:
     number = _number(answer)
     if number is None:
         return _failed(part, f"not a number: {written(answer)}")
@@ -178,7 +178,7 @@ def _comparison(number: float, value: float) -> str:
 # Items.
 
 
-def _judge_items(part: Items, answer: object, seed: int) -> Finding:
+def _judge_items(part: Items, answer: object, seed: int) -> Verdict:
     got = plain(answer.tolist() if isinstance(answer, Tensor) else answer)
     if isinstance(answer, set | frozenset):
         got = plain(sorted(answer))
@@ -200,7 +200,7 @@ def _first_wrong(got: tuple, part: Items) -> str:
     return f"not {written(got)}. Look again at place {place} (counted from 0)."
 
 
-def _judge_example(part: Example, answer: object, seed: int) -> Finding:
+def _judge_example(part: Example, answer: object, seed: int) -> Verdict:
     got = plain(answer.tolist() if isinstance(answer, Tensor) else answer)
     if not isinstance(got, tuple):
         return _failed(part, f"a list was asked for, got {written(answer)}")
@@ -211,7 +211,7 @@ def _judge_example(part: Example, answer: object, seed: int) -> Finding:
 # Choices.
 
 
-def _judge_choice(part: Choice, answer: object, seed: int) -> Finding:
+def _judge_choice(part: Choice, answer: object, seed: int) -> Verdict:
     chosen = part.lettered.get(answer.strip().lower()) if _is_text(answer) else None
     if chosen is None:
         letters = ", ".join(part.lettered)
@@ -221,7 +221,7 @@ def _judge_choice(part: Choice, answer: object, seed: int) -> Finding:
     return _failed(part, f"not ({answer}). {chosen.feedback}", chosen.text)
 
 
-def _judge_several(part: Several, answer: object, seed: int) -> Finding:
+def _judge_several(part: Several, answer: object, seed: int) -> Verdict:
     letters = _letters(answer)
     if letters is None or not letters <= part.lettered.keys():
         known = ", ".join(part.lettered)
@@ -250,7 +250,7 @@ def _letters(answer: object) -> set[str] | None:
 # Functions.
 
 
-def _judge_function(part: Function, answer: object, seed: int) -> Finding:
+def _judge_function(part: Function, answer: object, seed: int) -> Verdict:
     if not callable(answer):
         names = ", ".join(inspect.signature(part.reference).parameters)
         asked = f"a function of {names} was asked for"
@@ -263,7 +263,7 @@ def _judge_function(part: Function, answer: object, seed: int) -> Finding:
     return judge_outcomes(part, outcomes, seed)
 
 
-def judge_outcomes(part: Function, outcomes: list[object], seed: int) -> Finding:
+def judge_outcomes(part: Function, outcomes: list[object], seed: int) -> Verdict:
     """Judge what a function returned for the cases of a seed, in their order.
 
     Args:
@@ -273,7 +273,7 @@ def judge_outcomes(part: Function, outcomes: list[object], seed: int) -> Finding
     """
     outcomes = [plain(value) for value in outcomes]
     if all(value is None or value is ... for value in outcomes):
-        return Finding(part.name, None, f"not answered yet: it {RETURNS_NONE}")
+        return Verdict(part.name, None, f"not answered yet: it {RETURNS_NONE}")
     cases = list(part.cases(seed))[: len(outcomes)]
     expected = [plain(part.reference(*arguments)) for arguments in cases]
     fits = [
