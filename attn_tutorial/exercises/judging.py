@@ -82,7 +82,7 @@ class Report:
         return "\n".join([f"{self.id}:", *lines])
 
 
-def _waits(findings: tuple[Finding, ...]) -> str:
+def _waits(findings: tuple[Verdict, ...]) -> str:
     """What to do about an exercise without any answer."""
     empty = [f.name for f in findings if f.text.endswith(RETURNS_NONE)]
     if empty:
