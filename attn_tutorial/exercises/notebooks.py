@@ -16,7 +16,16 @@ from pathlib import Path
 from attn_tutorial.exercises.collection import exercises
 from attn_tutorial.exercises.exercise import Exercise, Function
 
-__all__ = ["VARIANTS", "cells", "insert", "notebook", "solutions", "write"]
+__all__ = [
+    "VARIANTS",
+    "assembled",
+    "cells",
+    "insert",
+    "markdown_cell",
+    "notebook",
+    "solutions",
+    "write",
+]
 
 VARIANTS = ("student", "solution", "instructor")
 SET_UP = """import math
@@ -41,11 +50,29 @@ def notebook(chapter: str, variant: str = "student") -> dict:
         KeyError: If there is no such chapter.
         ValueError: If there is no such variant.
     """
+    title = f"Exercises: {chapter.replace('_', ' ')}"
+    return assembled(title, exercises(chapter), variant)
+
+
+def assembled(
+    title: str, chosen: Iterable[Exercise], variant: str, goal: str = ""
+) -> dict:
+    """A notebook of some exercises, as nbformat 4.5 stores it.
+
+    Args:
+        title: Its heading.
+        chosen: The exercises, in order.
+        variant: "student", "solution" or "instructor".
+        goal: A sentence below the heading.
+
+    Raises:
+        ValueError: If there is no such variant.
+    """
     if variant not in VARIANTS:
         raise ValueError(f"variant must be one of {VARIANTS}, got {variant!r}")
-    head = f"# Exercises: {chapter.replace('_', ' ')}\n\n{RULES}"
-    made = [_markdown("rules", head), _code("set-up", SET_UP)]
-    for number, exercise in enumerate(exercises(chapter), start=1):
+    head = "\n\n".join(filter(None, [f"# {title}", goal, RULES]))
+    made = [markdown_cell("rules", head), _code("set-up", SET_UP)]
+    for number, exercise in enumerate(chosen, start=1):
         made += _exercise(exercise, number, variant)
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
@@ -59,13 +86,13 @@ def write(made: dict, path: Path | str) -> None:
 
 
 def _exercise(exercise: Exercise, number: int, variant: str) -> list[dict]:
-    asked = _markdown(exercise.id, _asked(exercise, number))
+    asked = markdown_cell(exercise.id, _asked(exercise, number))
     if variant == "student":
         return [asked, _code(f"{exercise.id}-answer", exercise.starter)]
-    because = _markdown(f"{exercise.id}-because", exercise.because)
+    because = markdown_cell(f"{exercise.id}-because", exercise.because)
     if variant == "solution":
         return [asked, _code(f"{exercise.id}-answer", exercise.solution), because]
-    mistakes = _markdown(f"{exercise.id}-mistakes", _mistakes(exercise))
+    mistakes = markdown_cell(f"{exercise.id}-mistakes", _mistakes(exercise))
     return [asked, *_for_nbgrader(exercise), because, mistakes]
 
 
@@ -112,7 +139,8 @@ def _mistakes(exercise: Exercise) -> str:
     return "\n".join(lines) if len(lines) > 2 else "There are no known mistakes."
 
 
-def _markdown(id: str, source: str) -> dict:
+def markdown_cell(id: str, source: str) -> dict:
+    """A cell of text, as nbformat 4.5 stores it."""
     return {"cell_type": "markdown", "id": id, "metadata": {}, "source": _lines(source)}
 
 
@@ -157,11 +185,11 @@ def insert(chapter_notebook: dict, chapter: str, quiz: str = "") -> dict:
     before, rest = "".join(found[at[0]]["source"]).split("## Exercises\n", 1)
     own, heading, after = rest.partition("\n## ")
     end = _end_of_section(found, at[0] + 1) if not heading else at[0] + 1
-    made = [_markdown("before-exercises", before.strip())] if before.strip() else []
-    made += [_markdown("quiz", quiz)] if quiz else []
-    made += [_markdown("exercises", f"## Exercises\n\n{_introduction(own)}")]
+    made = [markdown_cell("before-exercises", before.strip())] if before.strip() else []
+    made += [markdown_cell("quiz", quiz)] if quiz else []
+    made += [markdown_cell("exercises", f"## Exercises\n\n{_introduction(own)}")]
     made += cells(chapter)
-    made += [_markdown("summary", f"## {after}")] if heading else []
+    made += [markdown_cell("summary", f"## {after}")] if heading else []
     return {**chapter_notebook, "cells": found[: at[0]] + made + found[end:]}
 
 
