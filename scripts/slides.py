@@ -3,10 +3,10 @@
     python scripts/slides.py           # into the built site; `make slides`
 
 Every build of the site makes them as well (`_ext/decks.py`). A source is Markdown. A
-line `---` parts slides, what follows `Note:` is for the speaker, `From: chapter # Heading`
-says where a slide belongs, and a line such as `{{local_attention: The band of a window}}`
-puts the explorer, the diagram or the picture there whose label or description begins so,
-as it is stored in that chapter.
+line `---` parts slides, what follows `Note:` is for the speaker, and `From: chapter #
+Heading` says where a slide belongs. A line such as `{{local_attention: The band of}}`
+puts the explorer, the diagram or the picture there whose label or description begins
+so, as it is stored in that chapter.
 """
 
 import html

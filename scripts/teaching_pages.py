@@ -63,11 +63,11 @@ def measured_on(record: dict) -> str:
     versions = f"PyTorch {record['torch']} and Python {record['python']}"
     machine = f"{threads} of a {record['device']['name']}"
     return (
-        f"Measured on {record['started'][:10]} with {versions}, {machine}, one chapter "
-        f"after the other, from the start of a kernel to the end of the last cell: "
+        f"Measured on {record['started'][:10]} with {versions}, {machine}, one chapter"
+        " after the other, from the start of a kernel to the end of the last cell: "
         f"{total:.0f} minutes in all. The most memory, {most['mib']:,} MiB with all "
-        f"processes that it starts, is taken by {link(most['chapter'])}. Another machine "
-        "takes another time; `make timings` measures yours."
+        f"processes that it starts, is taken by {link(most['chapter'])}. Another "
+        "machine takes another time; `make timings` measures yours."
     )
 
 
