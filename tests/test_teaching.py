@@ -428,16 +428,16 @@ NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?")
 
 
 def words_of(chapter: str) -> str:
-    """All that a chapter says, in text and in outputs."""
+    """All that a chapter says, in text and in outputs, without coordinates."""
     text = []
     for cell in NOTEBOOKS[chapter].cells:
         text.append(cell.source)
         for out in cell.get("outputs", []):
-            text.append(str(out.get("text", "")))
-            text.append(str(out.get("data", {}).get("text/plain", "")))
-            text.append(
-                re.sub(r'd="[^"]*"', "", out.get("data", {}).get("text/html", ""))
-            )
+            data = out.get("data", {})
+            text += [str(out.get("text", "")), str(data.get("text/plain", ""))]
+            markup = data.get("text/html", "")
+            text += re.findall(r'aria-label="([^"]*)"', markup)
+            text.append(re.sub(r"<style>.*?</style>|<[^>]*>", " ", markup))
     return "\n".join(text).replace("{,}", ",")
 
 
