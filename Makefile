@@ -17,8 +17,8 @@ NBVAL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope \
 	-p no:cacheprovider --nbval $(NOTEBOOKS)
 
 .DEFAULT_GOAL := help
-.PHONY: help book test notebooks lab serve pdf check clean index benchmark gpu mutants \
-	stable versions colab hub screens browser publish-as site
+.PHONY: help book test notebooks lab serve pdf slides timings check clean index benchmark \
+	gpu mutants stable versions colab hub screens browser publish-as site
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /#/' \
@@ -51,6 +51,13 @@ serve: site  ## Serve the built site on this computer
 pdf: $(VENV)/.everything browser site  ## Print the whole book into _build/book.pdf
 	$(BIN)/python scripts/book_pdf.py
 
+slides: site  ## Make the slides for a class again, into the built site
+	$(BIN)/python scripts/slides.py
+
+timings: $(VENV)/.everything  ## Run each chapter alone, and write down its time and memory (20 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/timings.py
+	$(BIN)/python scripts/teaching_pages.py
+
 check: $(VENV)/.everything  ## Check style only (seconds)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -64,6 +71,7 @@ index: $(VENV)/.everything  ## Write the equation index, the questions of the so
 	$(BIN)/python scripts/solutions_page.py
 	$(BIN)/python scripts/benchmark_page.py
 	$(BIN)/python scripts/experiment_page.py
+	$(BIN)/python scripts/teaching_pages.py
 
 # Where the records go, and how many independent runs there are.
 DEVICE ?= cpu

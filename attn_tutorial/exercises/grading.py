@@ -86,6 +86,7 @@ def grade(
     chapter: str | None = None,
     limits: Limits | None = None,
     seed: int | None = None,
+    counted: tuple[Exercise, ...] = (),
 ) -> Grade:
     """Run a submission and judge its answers.
 
@@ -97,13 +98,14 @@ def grade(
             None.
         limits: What it may take.
         seed: Draws the cases for functions; a fresh one if None.
+        counted: Count these, such as those of an assignment, and no others.
 
     Raises:
         KeyError: If there is no such chapter.
         ValueError: If it is no notebook.
     """
     sources = _sources(notebook)
-    counted = exercises(chapter) if chapter else _named(sources)
+    counted = counted or (exercises(chapter) if chapter else _named(sources))
     seed = secrets.randbelow(10**6) + 1 if seed is None else seed
     limits = limits or Limits()
     with tempfile.TemporaryDirectory() as folder:
