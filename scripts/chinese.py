@@ -15,8 +15,10 @@ message, after ``===`` its translation, in plain Markdown.
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import io
+import json
 import re
 import sys
 from pathlib import Path
@@ -24,13 +26,12 @@ from pathlib import Path
 from babel.messages.catalog import Catalog
 from babel.messages.pofile import read_po, write_po
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
-sys.path.insert(0, str(ROOT / "_ext"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "_ext"))
 import first_page
 import paragraphs
 import twins
 
+ROOT = Path(__file__).resolve().parents[1]
 CATALOGUES = ROOT / "book" / "locale" / "zh_CN" / "LC_MESSAGES"
 HEADER = """msgid ""
 msgstr ""
@@ -65,9 +66,16 @@ def names() -> list[str]:
     return sorted(path.stem for path in CATALOGUES.glob("*.po") if path.stem != "frame")
 
 
+def catalogues() -> list[str]:
+    """All catalogues: those of pages, of the frame, of the exercises' messages."""
+    return [*names(), "frame", "messages"]
+
+
 def read(name: str) -> Catalog:
     """The catalogue of a name; an empty one if there is none yet."""
     path = CATALOGUES / f"{name}.po"
+    if name == "messages":
+        return read_messages()
     if not path.exists():
         return Catalog(locale="zh_CN")
     with path.open("rb") as file:
@@ -82,6 +90,8 @@ def say(message: str) -> str:
 
 def write(name: str, catalogue: Catalog) -> None:
     """Store a catalogue, with what once was and the state of each message."""
+    if name == "messages":
+        return write_messages(catalogue)
     body, options = io.BytesIO(), {"ignore_obsolete": True, "include_previous": True}
     write_po(body, catalogue, omit_header=True, **options)
     text = HEADER + body.getvalue().decode()
@@ -92,6 +102,8 @@ def wanted(name: str) -> list[str]:
     """The messages that a catalogue should have: a page's, or those of the frame."""
     if name == "frame":
         return frame_messages()
+    if name == "messages":
+        return exercise_messages()
     return paragraphs.messages(source_of(name))
 
 
@@ -123,12 +135,66 @@ FRAME = (
 )
 
 
+# The messages of the exercises, which the package carries as JSON.
+
+MESSAGES = ROOT / "attn_tutorial" / "exercises" / "zh.json"
+
+
+def read_messages() -> Catalog:
+    """What the exercises say, as a catalogue."""
+    catalogue = Catalog(locale="zh_CN")
+    for message, string in json.loads(MESSAGES.read_text(encoding="utf-8")).items():
+        catalogue.add(message, string)
+    return catalogue
+
+
+def write_messages(catalogue: Catalog) -> None:
+    """Store them; a message that was changed has lost its translation."""
+    found = {m.id: "" if m.fuzzy else m.string for m in catalogue if m.id}
+    text = json.dumps(found, indent=1, ensure_ascii=False)
+    MESSAGES.write_text(text + "\n", encoding="utf-8")
+
+
+def exercise_messages() -> list[str]:
+    """Everything that a check may say, but for values; needs the package and torch."""
+    sys.path.insert(0, str(ROOT))
+    from attn_tutorial.exercises import exercises, judging
+
+    found = [*judging.RATIOS.values(), *(text for text, _ in judging.CHANGES.values())]
+    found += [m for file in sorted(MESSAGES.parent.rglob("*.py")) for m in said(file)]
+    for exercise in exercises():
+        found += [exercise.because, *(t for part in exercise.parts for t in told(part))]
+    return [message for message in dict.fromkeys(found) if message]
+
+
+def said(file: Path) -> list[str]:
+    """What a file says itself: the texts that it hands to ``say``."""
+    found = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "say":
+            found += [a.value for a in node.args if isinstance(a, ast.Constant)]
+        elif (
+            isinstance(node, ast.Assign)
+            and getattr(node.targets[0], "id", "") == "text"
+        ):
+            found += [node.value.value] if isinstance(node.value, ast.Constant) else []
+    return found
+
+
+def told(part: object) -> list[str]:
+    """What is told to those who get a part of an exercise wrong."""
+    known = [*getattr(part, "wrong", {}).values()]
+    known += [option.feedback for option in getattr(part, "options", ())]
+    return known + [mistake.text for mistake in getattr(part, "mistakes", ())]
+
+
 def extract(name: str) -> None:
     """Bring a catalogue up to date; a changed message keeps its old text, as fuzzy."""
     catalogue, template = read(name), Catalog()
     for message in wanted(name):
         template.add(message)
-    catalogue.update(template)
+    # Near misses help with paragraphs; among short messages they cost minutes.
+    catalogue.update(template, no_fuzzy_matching=name == "messages")
     for message in catalogue:
         message.locations = []
     write(name, catalogue)
@@ -166,7 +232,7 @@ def fill(text: str) -> None:
     pairs = zip(parts[::2], parts[1::2], strict=True)
     given = {name: body.partition("===\n")[2].strip() for name, body in pairs}
     unknown = set(given)
-    for name in [*names(), "frame"]:
+    for name in catalogues():
         catalogue = read(name)
         for message in catalogue:
             string = given.get(key(message.id)) if message.id else None
@@ -196,7 +262,7 @@ def check() -> None:
     Raises:
         SystemExit: If there are any.
     """
-    found = [fault for name in [*names(), "frame"] for fault in faults(name)]
+    found = [fault for name in catalogues() for fault in faults(name)]
     print(*found, sep="\n")
     if found:
         raise SystemExit(f"{len(found)} faults")
@@ -211,7 +277,7 @@ def main() -> None:
     parser.add_argument("what", nargs="?", help="a name, or a file to fill in")
     options = parser.parse_args()
     if options.command == "extract":
-        for name in [options.what] if options.what else [*names(), "frame"]:
+        for name in [options.what] if options.what else catalogues():
             extract(name)
     elif options.command == "todo":
         print(todo(options.what))

@@ -44,8 +44,16 @@ def build() -> None:
     if not (HTML / "objects.inv").exists():
         raise SystemExit("build the English site first: make book")
     write_sources()
-    command = [sys.executable, "-m", "jupyter_book.cli.main", "build", str(SOURCE)]
-    command += ["-W", "-n", "--keep-going", "-q", "--path-output", str(WORK)]
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build"]
+    command += [
+        str(SOURCE),
+        "-W",
+        "-n",
+        "--keep-going",
+        "-q",
+        "--path-output",
+        str(WORK),
+    ]
     if subprocess.run(command).returncode:
         shutil.rmtree(WORK)
         raise SystemExit("the Chinese pages were not built")
@@ -146,11 +154,14 @@ def config() -> dict:
     html["baseurl"] += "zh/"
     html["favicon"] = str(ROOT / html["favicon"])
     made["bibtex_bibfiles"] = [str(ROOT / path) for path in made["bibtex_bibfiles"]]
-    sphinx["local_extensions"] = {
-        name: str(ROOT / "_ext") for name in sphinx["local_extensions"]
-    }
+    used = set(sphinx["local_extensions"]) - {
+        "docstrings"
+    }  # that is for the API's pages
+    sphinx["local_extensions"] = {name: str(ROOT / "_ext") for name in sorted(used)}
     sphinx["extra_extensions"] = ["sphinx.ext.intersphinx"]
     options = sphinx["config"]
+    for key in [key for key in options if key.startswith("auto") or "napoleon" in key]:
+        del options[key]
     options["language"] = "zh_CN"
     for key in ("templates_path", "html_static_path"):
         options[key] = [str(ROOT / path) for path in options[key]]

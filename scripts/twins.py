@@ -17,6 +17,7 @@ KINDS = {
     "formula": re.compile(r"\$\$?([^$]+)\$\$?"),
     "role": re.compile(r"(\{[\w:]+\}`(?:[^`<]*<)?[^`>]*)>?`"),
     "code": re.compile(r"(?<!\})`([^`]+)`"),
+    "placeholder": re.compile(r"(\{\w*(?::\w+)?\})"),
     "link": re.compile(r"\]\(([^)\s]+)\)"),
     "tag": re.compile(r"(</?[a-z][^>]*>)"),
 }
@@ -30,7 +31,7 @@ ONES = "one two three four five six seven eight nine ten eleven twelve thirteen"
 ONES += "fourteen fifteen sixteen seventeen eighteen nineteen".split()
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 IN_WORDS = re.compile(
-    rf"\b(?:({'|'.join(TENS)})(?:-({'|'.join(ONES[:9])}))?|({'|'.join(ONES[2:])}))\b",
+    rf"\b(?:({'|'.join(TENS)})(?:-({'|'.join(ONES[:9])}))?|({'|'.join(ONES)})s?)\b",
     re.I,
 )
 DIGITS = "一二三四五六七八九"
@@ -39,11 +40,13 @@ DIGITS = "一二三四五六七八九"
 def faults(source: str, translation: str) -> list[str]:
     """What is wrong with a translation, in words; empty if nothing is."""
     found = [fault for kind in KINDS for fault in _unequal(kind, source, translation)]
+    words = _in_words(source)
     here, there = numbers(source), numbers(translation)
-    words = [value for value in _in_words(source) if not _says(translation, value)]
-    there -= Counter(_in_words(source))  # in digits
-    found += _differences("number", here - Counter(_in_words(source)), there)
-    found += [f"number in words: {value:g} is missing" for value in words]
+    for value in there - here:  # what English says in words may stand in digits
+        there[value] = here[value] if value in words else there[value]
+    found += _differences("number", here, there)
+    missing = [value for value in words if value > 2 and not _says(translation, value)]
+    found += [f"number in words: {value:g} is missing" for value in missing]
     return found + _unset(translation)
 
 
@@ -86,7 +89,7 @@ def numbers(text: str) -> Counter:
 
 
 def _in_words(text: str) -> list[float]:
-    """The values of English number words from three on."""
+    """The values of English number words."""
     return [
         float((TENS.index(tens.lower()) + 2) * 10 if tens else 0)
         + (ONES.index((ones or more).lower()) + 1 if ones or more else 0)
@@ -106,9 +109,5 @@ def _unset(translation: str) -> list[str]:
     text = KINDS["formula"].sub("公式", translation)
     text = KINDS["role"].sub("名称", text)
     shown = MarkdownIt("commonmark").parseInline(text)[0].children
-    stars = [
-        token.content
-        for token in shown
-        if token.type == "text" and "*" in token.content
-    ]
-    return [f"emphasis is not set in {text!r}" for text in stars]
+    text = " ".join(token.content for token in shown if token.type == "text")
+    return ["emphasis is not set"] if re.search(r"\*\S|\S\*", text) else []

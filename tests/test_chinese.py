@@ -2,9 +2,12 @@
 
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import HTML, ROOT
+
+from attn_tutorial.exercises import assess, languages
 
 sys.path.insert(0, str(ROOT / "scripts"))
 import chinese
@@ -12,7 +15,7 @@ import chinese_site
 import paragraphs
 import twins
 
-NAMES = [*chinese.names(), "frame"]
+NAMES = chinese.catalogues()
 FILES = [chinese.source_of_document(name) for name in chinese_site.documents()]
 CJK = "[\u4e00-\u9fff]"
 
@@ -231,3 +234,87 @@ def test_translations_are_set_by_the_rules(name, fault):
     for source, translation in entries(name):
         found = re.search(UNLIKE_CHINESE[fault], prose(translation))
         assert not found or source in QUOTED, f"{found[0]!r} in {translation!r}"
+
+
+# The exercises.
+
+
+def test_the_exercises_answer_in_chinese(monkeypatch):
+    monkeypatch.setattr(languages, "_chosen", ["zh"])
+    assert str(assess("self-1", 0.982)).startswith("self-1：不是 0.982。")
+    assert languages.language("en") == "en"
+    assert str(assess("self-1", 0.982)).startswith("self-1: not 0.982.")
+
+
+def test_the_environment_sets_the_language(monkeypatch):
+    monkeypatch.setattr(languages, "_chosen", [])
+    monkeypatch.setenv("ATTN_TUTORIAL_LANGUAGE", "zh")
+    assert languages.language() == "zh"
+    monkeypatch.setattr(languages, "_chosen", [])
+    monkeypatch.setenv("ATTN_TUTORIAL_LANGUAGE", "fr")
+    with pytest.raises(ValueError, match="language must be one of .*'fr'"):
+        languages.say("right")
+
+
+def test_values_may_hold_braces():
+    assert languages.say("not {answer}. {why}", answer="{}", why="x") == "not {}. x"
+    assert languages.say(r"$\frac{1}{2}$") == r"$\frac{1}{2}$"
+
+
+# The pages, built.
+
+TRANSLATED = [f"{name}.html" for name in chinese_site.translated_documents()]
+
+
+def sections(page: Path) -> list[str]:
+    return re.findall(r'<section [^>]*?\bid="([^"]+)"', page.read_text("utf-8"))
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", TRANSLATED)
+def test_sections_have_one_address_in_both_languages(site, name):
+    english, ours = sections(HTML / name), sections(HTML / "zh" / name)
+    assert len(english) == len(ours) > 1
+    same = [a == b for a, b in zip(english, ours, strict=True)]
+    assert all(same), dict(zip(english, ours, strict=True))
+
+
+@pytest.mark.browser
+def test_pictures_and_styles_are_there_once(site):
+    found = {p.relative_to(HTML / "zh").parts[0] for p in (HTML / "zh").rglob("*")}
+    assert "_images" not in found
+    own = {path.name for path in (HTML / "zh" / "_static").iterdir()}
+    assert own <= set(chinese_site.OWN_STATIC)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", TRANSLATED)
+def test_the_switch_leads_there_and_back(tab, name):
+    page = tab.open(name)
+    page.click("a.language")
+    page.wait_for_url(f"**/zh/{name}")
+    assert page.locator("html").get_attribute("lang") == "zh-CN"
+    assert re.search(CJK, page.locator("h1").first.inner_text())
+    assert page.locator("link[hreflang=en]").count() == 1
+    assert page.locator(".stale").count() == 0
+    page.click("a.language")
+    page.wait_for_url(lambda address: address.endswith(name) and "/zh/" not in address)
+    assert page.locator("html").get_attribute("lang") == "en"
+    tab.assert_clean()
+
+
+@pytest.mark.browser
+def test_a_page_without_a_translation_says_so(tab):
+    page = tab.open("book/benchmarks.html")
+    assert page.locator(".language").inner_text() == "仅英文"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("query", ["局部注意力", "窗口", "softmax"])
+def test_the_search_finds_chinese(tab, query):
+    page = tab.open(f"zh/search.html?q={query}")
+    page.wait_for_selector("#search-results ul.search li a")
+    links = page.locator("#search-results ul.search > li > a")
+    found = links.evaluate_all("all => all.map(a => new URL(a.href).pathname)")
+    assert all(link.startswith("/zh/") for link in found)
+    tab.assert_clean()
