@@ -53,8 +53,8 @@ def own_words(source: str, translation: str) -> tuple[str, str]:
     for linked, words in VERBATIM.findall(source):
         if (taken := linked or words) in translation:
             source, translation = (
-                source.replace(taken, ""),
-                translation.replace(taken, ""),
+                source.replace(taken, "x"),
+                translation.replace(taken, "x"),
             )
     return prose(source), prose(translation)
 
