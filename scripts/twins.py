@@ -31,7 +31,7 @@ ONES = "one two three four five six seven eight nine ten eleven twelve thirteen"
 ONES += "fourteen fifteen sixteen seventeen eighteen nineteen".split()
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 IN_WORDS = re.compile(
-    rf"\b(?:({'|'.join(TENS)})(?:-({'|'.join(ONES[:9])}))?|({'|'.join(ONES)})s?)\b",
+    rf"\b(?:({'|'.join(TENS)})(?:-({'|'.join(ONES[:9])}))?|({'|'.join(ONES)}|ones))\b",
     re.I,
 )
 DIGITS = "一二三四五六七八九"
@@ -92,7 +92,7 @@ def _in_words(text: str) -> list[float]:
     """The values of English number words."""
     return [
         float((TENS.index(tens.lower()) + 2) * 10 if tens else 0)
-        + (ONES.index((ones or more).lower()) + 1 if ones or more else 0)
+        + (ONES.index((ones or more).lower().rstrip("s")) + 1 if ones or more else 0)
         for tens, ones, more in IN_WORDS.findall(_bare(text))
     ]
 
