@@ -30,6 +30,7 @@ HTML = ROOT / "_build" / "html"
 OWN_STATIC = ("documentation_options.js", "language_data.js", "translations.js")
 WHY = "此段尚未翻译，或英文原文已有改动"
 STALE = f'<span class="stale" title="{WHY}">英文</span>'
+UNSEARCHED = "---\nnosearch: true\n---\n\n"
 LINK = re.compile(r"\]\(([\w./-]*\.(?:md|ipynb))#([^)\s]+)\)")
 ADDRESS = re.compile(r'((?:href|src)=")([^"#?]+)([^"]*")')
 
@@ -122,11 +123,12 @@ def mark(message: str) -> str:
 
 def stub(name: str, pages: dict[str, str]) -> str:
     """A page without a translation: its title, and what others link within it."""
-    if name == "book/bibliography":  # where citations lead
-        return (ROOT / f"{name}.md").read_text(encoding="utf-8")
     path = chinese.source_of_document(name)
     title, *others = paragraphs.headings(path)
-    lines = ["---", "nosearch: true", "---", f"# {chinese.say(title)}"]
+    if name == "book/bibliography":  # where citations lead
+        text = path.read_text(encoding="utf-8")
+        return UNSEARCHED + text.replace(f"# {title}", f"# {chinese.say(title)}", 1)
+    lines = [f"{UNSEARCHED}# {chinese.say(title)}"]
     lines += [f"## {heading}" for heading in others]
     lines += [f"({label})=\n{label}" for label in sorted(linked(name, pages))]
     return "\n\n".join(lines) + "\n"
