@@ -80,13 +80,23 @@ def write_sources() -> None:
     paths = {n: chinese.source_of_document(n) for n in translated_documents()}
     pages = {name: translated(path) for name, path in paths.items()}
     for name, text in pages.items():
-        keep(SOURCE / name, text, paths[name].suffix)
+        keep(SOURCE / name, to_stubs(text), paths[name].suffix)
     for name in set(documents()) - set(pages):
-        keep(SOURCE / name, stub(name, pages), ".md")
+        keep(SOURCE / name, to_stubs(stub(name, pages)), ".md")
     found = {name: paragraphs.headings(path) for name, path in paths.items()}
     keep(SOURCE / "headings", json.dumps(found), ".json")
     keep(SOURCE / "_config", yaml.safe_dump(config(), allow_unicode=True), ".yml")
     keep(SOURCE / "_toc", yaml.safe_dump(contents(), allow_unicode=True), ".yml")
+
+
+def to_stubs(text: str) -> str:
+    """A source whose links to chapters without a translation lead to their stubs."""
+
+    def lead(match: re.Match) -> str:
+        ours = match[2] in chinese.names()
+        return match[0] if ours else f"{match[1]}{match[2]}.md"
+
+    return re.sub(r"(\]\([\w./-]*?)(\w+)\.ipynb", lead, text)
 
 
 def keep(path: Path, text: str, suffix: str) -> None:
