@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attn_tutorial.patterns import Pattern, parse, run
+from attn_tutorial.threads import over_heads
 
 __all__ = ["Slab", "Tile", "sliding_views", "tiled_attention"]
 
@@ -304,9 +305,9 @@ def may_miss(q: Tensor, k: Tensor, padding: Tensor | None, plan: Plan) -> bool:
 # where S are the heads of keys and R the heads of queries that share each of them.
 
 
-def forward_pass(q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None, plan: Plan):
+def forward_pass(q, k, v, padding: Tensor | None, plan: Plan, into: tuple = ()):
     """Attention of each tile over its run: output and log-sum-exp (or no numbers)."""
-    output, lse = empty_outputs(q, v, plan)
+    output, lse = into or empty_outputs(q, v, plan)
     lonely = may_miss(q, k, padding, plan)
     function = attend_with_lse if plan.with_lse else attend
     with as_it_is(q.device.type):
@@ -393,14 +394,16 @@ def backward_pass(
     padding: Tensor | None,
     output: Tensor,
     plan: Plan,
+    into: tuple = (),
 ):
     """Gradients by q, k and v: every slab adds to the same dk and dv.
 
     Autograd alone would be quadratic: for each slice of k it makes a gradient as long
     as k.
     """
-    grad, dtype, dq = grad.contiguous(), exact(q), q.new_empty(q.shape)
-    dk, dv = (x.new_zeros(x.shape, dtype=dtype) for x in (k, v))
+    grad, dtype = grad.contiguous(), exact(q)
+    dq, *whole = into or empty_gradients(q, k, v)
+    dk, dv = (zeros_like(x, dtype) for x in whole)
     lonely = may_miss(q, k, padding, plan)
     with as_it_is(q.device.type):
         for slab in layout(q, k, plan):
@@ -414,7 +417,15 @@ def backward_pass(
                 add_slab(slab, tiles, runs, mask, plan.scale, lonely)
                 if dq.dtype != dtype:  # the tile was a copy
                     slab.tiles(dq[:, head]).copy_(tiles[3])
-    return dq, dk.to(k.dtype), dv.to(v.dtype)
+    for total, exactly in zip(whole, (dk, dv), strict=True):
+        if total is not exactly:
+            total.copy_(exactly)
+    return dq, *whole
+
+
+def zeros_like(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Zeros of a dtype: x itself, if it has that."""
+    return x.zero_() if x.dtype == dtype else x.new_zeros(x.shape, dtype=dtype)
 
 
 def add_slab(slab, tiles, runs, mask, scale, lonely) -> None:
@@ -470,6 +481,24 @@ def add_gradients(
         dk[some].baddbmm_(dscores[some].mT, q[some])
 
 
+def attend_heads(q, k, v, padding, plan):
+    """The forward pass, its heads over the CPU's threads."""
+    return over_heads(
+        forward_pass, lambda: empty_outputs(q, v, plan), (q, k, v, padding), plan
+    )
+
+
+def differentiate_heads(grad, grad_lse, q, k, v, padding, output, plan):
+    """The backward pass, its heads over the CPU's threads."""
+    tensors = grad, grad_lse, q, k, v, padding, output
+    return over_heads(backward_pass, lambda: empty_gradients(q, k, v), tensors, plan)
+
+
+def empty_gradients(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+    """Gradients without numbers in them."""
+    return tuple(x.new_empty(x.shape) for x in (q, k, v))
+
+
 class TiledAttention(torch.autograd.Function):
     """The forward pass, differentiable once."""
 
@@ -478,7 +507,7 @@ class TiledAttention(torch.autograd.Function):
         """Output and log-sum-exp."""
         if is_traced(q):
             return tiled(q, k, v, padding, *plan.traced(), plan.with_lse)
-        return forward_pass(q, k, v, padding, plan)
+        return attend_heads(q, k, v, padding, plan)
 
     @staticmethod
     def setup_context(ctx, inputs: tuple, output: tuple) -> None:
@@ -507,7 +536,7 @@ class TiledGradients(torch.autograd.Function):
         tensors = grad, grad_lse, q, k, v, padding, output
         if is_traced(grad):
             return tiled_gradients(*tensors, *plan.traced())
-        return backward_pass(*tensors, plan)
+        return differentiate_heads(*tensors, plan)
 
     @staticmethod
     def setup_context(ctx, inputs: tuple, output: tuple) -> None:
@@ -584,12 +613,12 @@ def _operator(name: str, function: Callable, schema: str) -> Callable:
 
 
 def _forward(q, k, v, padding, *plan):
-    return forward_pass(q, k, v, padding, Plan.from_text(*plan))
+    return attend_heads(q, k, v, padding, Plan.from_text(*plan))
 
 
 def _backward(grad, grad_lse, q, k, v, padding, output, *plan):
     tensors = grad, grad_lse, q, k, v, padding, output
-    return backward_pass(*tensors, Plan.from_text(*plan))
+    return differentiate_heads(*tensors, Plan.from_text(*plan))
 
 
 PLAN = "int[] kinds, str pattern, SymInt first, float scale"
@@ -612,7 +641,7 @@ def _(q, k, v, padding, *plan):
 
 @tiled_gradients.register_fake
 def _(grad, grad_lse, q, k, v, *_):
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+    return empty_gradients(q, k, v)
 
 
 @tiled_gradients.register_vmap

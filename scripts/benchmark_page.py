@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from attn_tutorial import benchmark
-from attn_tutorial.benchmark import calibration
+from attn_tutorial.benchmark import calibration, decoding, shared_core
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "book" / "benchmarks.md"
@@ -24,6 +24,7 @@ def page(text: str) -> str:
     if not any(kind(benchmark.load(name)) == "cuda" for name in names):
         parts.append(NO_GPU)
     text = filled(text, "runs", "\n".join(parts))
+    text = filled(text, "two threads", two_threads())
     return filled(text, "predictions", predictions("cpu"))
 
 
@@ -43,6 +44,20 @@ def predictions(name: str) -> str:
         f"{facts['started'][:10]}. The cases with the largest errors:\n"
     )
     return "\n".join([where, "```text", calibration.table(judged), "```", ""])
+
+
+def two_threads() -> str:
+    """What a busy core costs, as it was recorded."""
+    data = decoding.recorded("shared_core")
+    facts, runs = data["provenance"], len(data["runs"])
+    cases = len(shared_core.grouped(data))
+    where = (
+        f"{facts['device']['name']}, PyTorch {facts['torch']}, revision "
+        f"`{facts['revision'][:10]}`, {facts['date'][:10]}: {runs // cases} runs of at "
+        f"least {data['settings']['least']} rounds, medians, 8 heads of width 64 in "
+        "float32. A ratio above 1 says that the tiles are faster.\n"
+    )
+    return "\n".join([where, shared_core.table(data), ""])
 
 
 def kind(records: benchmark.Records) -> str:

@@ -173,9 +173,9 @@ def said(file: Path) -> list[str]:
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "say":
             found += [a.value for a in node.args if isinstance(a, ast.Constant)]
-        elif (
-            isinstance(node, ast.Assign)
-            and getattr(node.targets[0], "id", "") == "text"
+        elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in (
+            "text",
+            "RETURNS_NONE",
         ):
             found += [node.value.value] if isinstance(node.value, ast.Constant) else []
     return found

@@ -19,9 +19,9 @@ COSTS = "| Experiment | Settings | Final runs | Tuning runs | Minutes | Revision
 
 def page(text: str) -> str:
     """The page with the runs as they are in the folder now."""
-    names = [name for name in EXPERIMENTS if record_path(name).exists()]
-    found = {name: load(name) for name in names}
-    parts = {"costs": costs(found), "reports": "\n".join(map(report, names))}
+    every = {name: load(name) for name in EXPERIMENTS if record_path(name).exists()}
+    found = {name: runs for name, runs in every.items() if len(runs.final)}
+    parts = {"costs": costs(found), "reports": "\n".join(map(report, found))}
     return PART.sub(lambda m: f"{m[1]}\n{parts[m[2]]}\n{m[3]}", text)
 
 
@@ -52,17 +52,26 @@ def report(name: str) -> str:
     experiment = EXPERIMENTS[name]
     runs = load(name)
     lines = [f"### `{name}`", "", experiment.question, ""]
-    lines += ["```text", experiment.report(runs.final), "```", ""]
-    if tuned := experiment.tuning:
-        objective = tuned.objective.replace("_", " ")
-        values = ", ".join(f"{value:g}" for value in tuned.values)
-        counts = ", ".join(f"{lr:g} by {n}" for lr, n in chosen(runs.final).items())
-        lines += [
-            f"Rates tried for every contender: {values}; "
-            f"the lowest {objective} decided. Chosen: {counts}.",
-            "",
-        ]
+    lines += [experiment.report(runs.final), ""]
+    if experiment.tuning:
+        lines += [rates(name, runs), ""]
     return "\n".join(lines)
+
+
+def rates(name: str, runs: Runs) -> str:
+    """Which rates were tried and chosen, and how many are the last on their side."""
+    tuning = EXPERIMENTS[name].tuning
+    objective = tuning.objective.replace("_", " ")
+    values = ", ".join(f"{value:g}" for value in tuning.values)
+    counts = ", ".join(f"{lr:g} by {n}" for lr, n in chosen(runs.final).items())
+    further = f", then at most {tuning.reach} beyond the best" if tuning.reach else ""
+    settings = EXPERIMENTS[name].settings(False)
+    inside = sum(tuning.is_inside(setting, runs) for setting in settings)
+    return (
+        f"Rates tried for every contender: {values}{further}; the lowest {objective} "
+        f"decided. Chosen: {counts}. "
+        f"The best has a neighbour on both sides for {inside} of {len(settings)}."
+    )
 
 
 def chosen(runs: Runs) -> dict[float, int]:

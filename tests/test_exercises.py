@@ -1,5 +1,7 @@
 """Exercises: solutions pass, mistakes are named, and submissions are held."""
 
+import ast
+import builtins
 import json
 import math
 import os
@@ -184,7 +186,8 @@ def test_the_solution_passes(id):
 def test_the_empty_cell_says_that_it_is_empty(id):
     report = run(find(id).starter)
     assert {finding.passed for finding in report.findings} == {None}
-    assert "not answered yet" in repr(report)
+    said = repr(report)
+    assert said.startswith(f"{id} is not answered yet: ") and "\n" not in said
 
 
 @pytest.mark.parametrize("part", FUNCTIONS)
@@ -639,19 +642,65 @@ OLD = "Before.\n\n## Exercises\n\n**Exercise 1 (local-1).** Old.\n\n## Summary\n
 @pytest.mark.parametrize(
     "sources", [(OLD,), (OLD.split("\n\n## Summary")[0], "## Summary\n\nEnd.")]
 )
-def test_cells_take_the_place_of_the_list(sources):
+def test_cells_take_the_place_of_the_list_at_the_end(sources):
     old = chapter_with("# Title", *sources, "Last.")
     made = notebooks.insert(old, "local_attention", quiz_markdown("local_attention"))
     text = ["".join(cell["source"]) for cell in made["cells"]]
-    assert text[:2] == ["# Title", "Before."] and text[2].startswith(
-        "## Check yourself"
-    )
-    assert text[3].startswith("## Exercises") and "Old." not in "".join(text)
-    assert text[-2:] == ["## Summary\n\nEnd.", "Last."]
+    assert text[:4] == ["# Title", "Before.", "## Summary\n\nEnd.", "Last."]
+    assert text[4].startswith("## Check yourself")
+    assert text[5].startswith("## Exercises") and "Old." not in "".join(text)
+    assert text[-1] == 'check("local-11", ...)'
     assert text.count('check("local-1", pairs=..., flops=...)') == 1
     nbformat.validate(nbformat.from_dict(made))
+    for quiz in ("", quiz_markdown("local_attention")):
+        again = notebooks.insert(made, "local_attention", quiz)
+        assert ["".join(c["source"]) for c in again["cells"]] == text
+
+
+def test_cells_that_stay_keep_their_outputs():
+    made = notebooks.insert(chapter_with(OLD), "local_attention")
+    for cell in made["cells"]:
+        cell["metadata"] = {"tags": ["run"]}
+    changed = next(c for c in made["cells"] if c["id"] == "local-2-answer")
+    changed["source"] = "an answer"
     again = notebooks.insert(made, "local_attention")
-    assert ["".join(c["source"]) for c in again["cells"]] == text
+    anew = [c["id"] for c in again["cells"] if not c["metadata"]]
+    assert anew == ["local-2-answer"]
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_chapter_has_the_cells_of_the_source(chapter):
+    path = ROOT / f"notebooks/{chapter}.ipynb"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    made = notebooks.insert(found, chapter, quiz_markdown(chapter))
+    sources = [["".join(c["source"]) for c in nb["cells"]] for nb in (found, made)]
+    assert sources[0] == sources[1], "stale: see An exercise in CONTRIBUTING.md"
+
+
+def bound(tree):
+    """Names that code binds, at any depth."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.alias):
+            yield (node.asname or node.name).split(".")[0]
+        elif isinstance(node, ast.FunctionDef | ast.arg):
+            yield getattr(node, "name", None) or node.arg
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_chapter_has_what_its_solutions_use(chapter):
+    path = ROOT / f"notebooks/{chapter}.ipynb"
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    code = ("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    text = "\n".join(
+        re.sub(r"^(\s*)[%!].*$", r"\1pass", cell, flags=re.M) for cell in code
+    )
+    known = set(bound(ast.parse(text))) | set(dir(builtins))
+    for exercise in exercises(chapter):
+        tree = ast.parse(exercise.solution)
+        used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+        assert used <= known | set(bound(tree)), exercise.id
 
 
 def test_a_chapter_without_the_section_is_refused():

@@ -16,11 +16,18 @@ from attn_tutorial.experiments.runner import pending
 
 # Studies whose full runs are still to be made. A name leaves with its first record.
 AWAITED = {
+    "advice_tasks",
+    "deep_recall",
     "entities",
+    "headline",
+    "headline_adamw",
     "help_translation",
+    "layer_search",
     "live_translation",
     "recognition",
+    "sinks",
     "topics",
+    "trajectories",
     "writing",
 }
 

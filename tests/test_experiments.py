@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import os
 import signal
 import subprocess
@@ -17,10 +18,14 @@ from attn_tutorial import cost, patterns
 from attn_tutorial.benchmark.spelling import recorded_pattern
 from attn_tutorial.experiments.__main__ import main
 from attn_tutorial.experiments.comparison import (
+    STUDENT,
+    Paired,
     apart,
     clear_difference,
     difference,
+    interval,
     judgement,
+    paired,
 )
 from attn_tutorial.experiments.data import corpora
 from attn_tutorial.experiments.data.number_words import english, german
@@ -233,6 +238,53 @@ def test_the_rule_is_rarely_wrong_about_equals_and_hears_what_is_large():
     assert share_apart(6) > 0.99
 
 
+def student(t, freedom):
+    """Share of Student's distribution between -t and t, by adding up its density."""
+    x = torch.linspace(-t, t, 200_001, dtype=torch.float64)
+    density = (1 + x**2 / freedom) ** (-(freedom + 1) / 2)
+    whole = math.sqrt(freedom * math.pi) * math.gamma(freedom / 2)
+    return (torch.trapezoid(density, x) * math.gamma((freedom + 1) / 2) / whole).item()
+
+
+def test_the_quantiles_are_those_of_student():
+    assert [student(t, 2 + k) for k, t in enumerate(STUDENT)] == pytest.approx(
+        [0.95] * len(STUDENT), abs=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("seeds", "alarms", "one", "two"),
+    [(3, 0.05, 0.18, 0.47), (5, 0.05, 0.40, 0.91), (8, 0.05, 0.68, 0.998)],
+)
+def test_false_alarms_and_power_of_pairs_are_as_stated(seeds, alarms, one, two):
+    """Differences of 0, 1 and 2 of their deviations, in 8000 made-up experiments."""
+    generator = torch.Generator().manual_seed(seeds)
+    noise = torch.randn(8000, seeds, generator=generator, dtype=torch.float64)
+    for shift, share in ((0, alarms), (1, one), (2, two)):
+        found = [interval(row).verdict for row in (noise + shift).tolist()]
+        assert found.count("clear") / 8000 == pytest.approx(share, abs=0.015)
+    text = " ".join(interval.__doc__.split())
+    assert f"{seeds} {100 * one:.0f} % {100 * two:.3g} %" in text
+
+
+def test_what_a_seed_does_to_both_cancels():
+    def runs(*values, start=0):
+        return Runs(Run({}, start + k, {"x": x}, MADE) for k, x in enumerate(values))
+
+    first, second = runs(1.0, 2.0, 3.0), runs(1.1, 2.11, 3.09)
+    assert paired(second, first, "x").verdict == "clear"
+    assert not clear_difference(second, first, "x")
+    assert paired(first, second, "x").mean == -paired(second, first, "x").mean
+    assert paired(first, first, "x") == Paired(0, 0, 0, 3)
+    more = runs(5.0, 1.1, 2.11, 3.09, start=-1)  # a seed that the other lacks
+    assert paired(more, first, "x") == paired(second, first, "x")
+    with pytest.raises(ValueError, match="must be 3 to 15 numbers, got 2"):
+        paired(runs(1.0, 2.0), first, "x")
+    twice = Runs([*first, *first])
+    with pytest.raises(ValueError, match="must have each seed once, got 6 runs"):
+        paired(twice, first, "x")
+
+
 def test_runs_are_compared_by_one_result():
     def runs(start):
         return Runs(Run({}, s, {"x": start + s / 100, "y": 1}, MADE) for s in range(3))
@@ -288,7 +340,7 @@ def test_an_error_keeps_the_runs_before_it(tmp_path):
 
 
 def test_tuning_gives_every_setting_the_same_trials_and_its_own_best(tmp_path):
-    tuning = Tuning((1, 2, 3), "loss", {"short": True})
+    tuning = Tuning((1, 2, 3), "loss", {"short": True}, reach=0)
     tuned = toy(tuning=tuning)
     runs = run_experiment(tuned, seeds=2, folder=tmp_path)
     trials = runs.where(stage="tuning")
@@ -298,6 +350,85 @@ def test_tuning_gives_every_setting_the_same_trials_and_its_own_best(tmp_path):
         assert [r.setting["lr"] for r in runs.final.where(size=size)] == [lr, lr]
         assert len(trials.where(size=size)) == 3
     assert list(runs[:6]) == list(trials)
+
+
+def tuned_by(losses, folder, **options):
+    """Tune over (1, 2, 4) where a rate has the loss of a function."""
+
+    def train(setting, seed, device):
+        return {"loss": float(losses(setting["lr"]))}
+
+    tuning = Tuning((1, 2, 4), "loss", **options)
+    settings = [{"size": 1, "lr": 0}]
+    tuned = toy(settings=lambda quick: settings, train=train, tuning=tuning)
+    runs = run_experiment(tuned, seeds=1, folder=folder)
+    with OpenRecord("toy", "What then?", folder) as record:
+        inside = tuning.is_inside(settings[0], record)
+    trials = runs.where(stage="tuning")
+    return [t.setting["lr"] for t in trials], runs.final[0].setting["lr"], inside
+
+
+@pytest.mark.parametrize(
+    ("losses", "tried", "best", "inside"),
+    [
+        (lambda lr: (lr - 2) ** 2, [1, 2, 4], 2, True),
+        (lambda lr: (lr - 4) ** 2, [1, 2, 4, 8], 4, True),
+        (lambda lr: (lr - 0.6) ** 2, [1, 2, 4, 0.5, 0.25], 0.5, True),
+        (lambda lr: -lr, [1, 2, 4, 8, 16, 32], 32, False),
+        (lambda lr: lr, [1, 2, 4, 0.5, 0.25, 0.125], 0.125, False),
+        (lambda lr: 0, [1, 2, 4], 2, True),  # all equal: the middle
+        (lambda lr: lr > 2, [1, 2, 4, 0.5], 1, True),  # a plateau: its middle
+        (lambda lr: math.nan if lr > 4 else -lr, [1, 2, 4, 8], 4, True),
+        (lambda lr: math.inf if lr > 1 else lr, [1, 2, 4, 0.5, 0.25, 0.125], 0.125, 0),
+    ],
+)
+def test_rates_are_tried_until_the_best_lies_inside(
+    losses, tried, best, inside, tmp_path
+):
+    assert tuned_by(losses, tmp_path) == (tried, best, inside)
+
+
+def test_the_end_of_the_rates_is_told_where_no_more_may_be_tried(tmp_path):
+    found = tuned_by(lambda lr: -lr, tmp_path / "none", reach=0)
+    assert found == ([1, 2, 4], 4, False)
+    found = tuned_by(lambda lr: -lr, tmp_path / "one", reach=1)
+    assert found == ([1, 2, 4, 8], 8, False)
+
+
+def test_tuning_that_was_stopped_goes_on_where_it_stopped(tmp_path):
+    """Whatever was recorded when it ended, the trials are the same, and each once."""
+    tuned = toy(
+        settings=lambda quick: [{"size": s, "lr": 1} for s in (0.3, 40)],
+        tuning=Tuning((1, 2, 4), "loss"),
+    )
+    whole = run_experiment(tuned, seeds=1, folder=tmp_path / "whole")
+    rates = [run.setting["lr"] for run in whole.where(stage="tuning")]
+    assert rates == [1, 2, 4, 1, 2, 4, 0.5, 8, 0.25, 16, 0.125, 32]
+    for count in range(len(whole)):
+        folder = tmp_path / str(count)
+        with OpenRecord("toy", "What then?", folder) as record:
+            for run in whole[:count]:
+                record.add(run)
+        again = run_experiment(tuned, seeds=1, folder=folder)
+        assert {r.identity: r.result for r in again} == {
+            r.identity: r.result for r in whole
+        }
+
+
+def test_a_contender_that_shares_trials_shares_the_further_ones(tmp_path):
+    tuned = toy(
+        settings=lambda quick: [{"size": 9, "lr": 1, "steps": n} for n in (10, 20)],
+        tuning=Tuning((1, 2), "loss", {"steps": 5}),
+    )
+    runs = run_experiment(tuned, seeds=1, folder=tmp_path)
+    trials = [run.setting["lr"] for run in runs.where(stage="tuning")]
+    assert trials == [1, 2, 4, 8, 16] and runs.final[1].setting["lr"] == 8
+
+
+def test_a_final_run_that_ends_in_no_number_is_refused(tmp_path):
+    lost = toy(train=lambda *_: {"loss": math.nan})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        run_experiment(lost, folder=tmp_path)
 
 
 def test_quick_runs_are_not_tuned(tmp_path):
@@ -327,7 +458,7 @@ def test_contenders_that_share_a_trial_run_it_once(tmp_path):
     """Settings that differ only in what tuning changes are the same trial."""
     tuned = toy(
         settings=lambda quick: [{"size": 1, "lr": 1, "steps": n} for n in (10, 20)],
-        tuning=Tuning((1, 2), "loss", {"steps": 5}),
+        tuning=Tuning((1, 2), "loss", {"steps": 5}, reach=0),
     )
     runs = run_experiment(tuned, seeds=1, folder=tmp_path)
     assert len(runs.where(stage="tuning")) == 2 and len(runs.final) == 2

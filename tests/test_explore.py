@@ -259,6 +259,43 @@ def test_each_slider_keeps_its_keys_and_says_its_value(windows):
     assert 'aria-valuetext="2"' in sliders[1] and 'value="2"' in sliders[1]
 
 
+def inputs(**axis) -> str:
+    markup = explore.explorer(lambda **_: "x", label="a", **axis).markup
+    return re.search(r'<p class="attn-l">a</p>(.*)<p class="attn-note">', markup)[1]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[1, 2, 64], [0.5, 1e-5], ["w = 1", "w = 1,024"], ["−1 step", "2 step"], ["all"]],
+)
+def test_numbers_have_a_slider(values):
+    found = inputs(w=values)
+    assert found.count('type="range"') == 1
+    assert "radio" not in found and "<select" not in found
+
+
+def test_a_few_kinds_have_buttons():
+    found = inputs(kind=["window", "blocks <b>"], start={"kind": "blocks <b>"})
+    assert found.count('type="radio"') == 2 and 'role="radiogroup"' in found
+    assert re.findall(r'value="(\d)"( checked)?>([^<]*)<', found) == [
+        ("0", "", "window"),
+        ("1", " checked", "blocks &lt;b&gt;"),
+    ]
+    assert len(set(re.findall(r'name="([^"]*)"', found))) == 1
+
+
+def test_two_axes_of_buttons_do_not_share_a_choice():
+    found = inputs(one=["a", "b"], other=["a", "b"])
+    assert len(set(re.findall(r'name="([^"]*)"', found))) == 2
+
+
+@pytest.mark.parametrize("kinds", [list("abcde"), ["a" * 30, "b" * 30]])
+def test_many_kinds_or_long_ones_have_a_menu(kinds):
+    found = inputs(kind=kinds, start={"kind": kinds[1]})
+    assert re.findall(r'<option value="(\d)" selected>', found) == ["1"]
+    assert found.count("<option") == len(kinds) and "radio" not in found
+
+
 def test_live_region_holds_no_picture(windows):
     live = re.findall(r'aria-live="polite">(.*?)</p>', windows.markup)
     assert live == [""]

@@ -16,6 +16,7 @@ BOTTOM = {"checks", "provenance", "pictures"}
 EQUATIONS = {
     "patterns",
     "dense",
+    "threads",
     "tiled",
     "local",
     "sparse",

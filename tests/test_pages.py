@@ -259,7 +259,7 @@ def sections() -> dict[str, str]:
 def test_the_code_of_the_solutions_does_what_it_says(chapter):
     blocks = re.findall(r"^```python\n(.*?)^```$", sections()[chapter], re.S | re.M)
     code = "\n".join(blocks)
-    names = {"torch": torch, "at": at}
+    names = {"math": math, "torch": torch, "at": at}
     _ = torch.manual_seed(0)
     for statement in ast.parse(code).body:
         source = ast.get_source_segment(code, statement)

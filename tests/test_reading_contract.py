@@ -25,12 +25,16 @@ MINUTES = 45  # a chapter that takes longer is two chapters
 OFF = 5  # minutes by which a chapter may misjudge itself
 
 PREDICT = re.compile(r"^\*\*Predict", re.MULTILINE)
+QUESTION = re.compile(r"^\*\*(?:Predict|\d+\.)", re.MULTILINE)  # also of a quiz
+AFTER = re.compile(r"^## (?:Check yourself|Exercises)$", re.MULTILINE)
 FOLD = re.compile(
     r'<details(?: class="([^"]*)")?><summary>(.*?)</summary>\n\n(.*?)\n\n</details>',
     re.DOTALL,
 )
 DRAWS = re.compile(r"\bplots\.[a-z]+\(|\bexplore\.\w+\(|\bdiagrams\.\w+\(")
 PRINTS_CODE = re.compile(r"getsource|\b(?:body|code)\(")
+ADD_UP = re.compile(r"add up to (\d+) and are not part of the reading time")
+ITS_MINUTES = re.compile(r"^\*\*Exercise \d+ \([^)]* (\d+) minutes\)", re.MULTILINE)
 STATED = re.compile(r"\*\*Time:?\*\*:? (\d+) minutes of reading")
 MENTION = re.compile(r"(\[?)\bEqs?\. ?\(?(\d+)\)?(\]\([./\w]*#equation-)?")
 NO_LINKS_IN = re.compile(r"^#.*$|<summary>.*?</summary>", re.MULTILINE)
@@ -50,6 +54,16 @@ solutions = script("solutions_page")
 
 def of_kind(notebook, kind: str) -> list:
     return [cell for cell in notebook.cells if cell.cell_type == kind]
+
+
+def body(notebook) -> list:
+    """The cells before the quiz and the exercises, which have minutes of their own."""
+    heads = (
+        number
+        for number, cell in enumerate(notebook.cells)
+        if cell.cell_type == "markdown" and AFTER.search(cell.source)
+    )
+    return notebook.cells[: next(heads, None)]
 
 
 def has(cell, tag: str) -> bool:
@@ -88,7 +102,7 @@ def faults_of_the_folds(notebook):
     for cell in of_kind(notebook, "markdown"):
         if len(FOLD.findall(cell.source)) != cell.source.count("<details"):
             yield f"a fold that does not fold: {cell.source[:60]!r}"
-        for question in PREDICT.split(cell.source):
+        for question in QUESTION.split(cell.source):
             kinds = [kind for kind, *_ in FOLD.findall(question)]
             if set(kinds) - {"answer", "choice", "choice right"}:
                 yield f"folds of the kinds {kinds}"
@@ -126,15 +140,16 @@ def faults_of_the_tags(notebook):
 
 
 def faults_of_the_open_code(notebook):
-    """Set-up and drawing are folded, and what stays open is short."""
+    """Set-up and drawing are folded, and what stays open of the text is short."""
     cells = of_kind(notebook, "code")
     if cells and not has(cells[0], "hide-input"):
         yield "the set-up stands open"
     lines = 0
-    for cell in cells:
-        if has(cell, "hide-input"):
+    for number, cell in enumerate(notebook.cells):
+        if cell.cell_type != "code" or has(cell, "hide-input"):
             continue
-        lines += sum(bool(line.strip()) for line in cell.source.splitlines())
+        if number < len(body(notebook)):
+            lines += sum(bool(line.strip()) for line in cell.source.splitlines())
         if DRAWS.search(cell.source):
             yield f"drawing stands open: {cell.source[:60]!r}"
     if lines > LINES:
@@ -154,15 +169,19 @@ def faults_of_the_numbers(notebook):
 
 
 def minutes(notebook) -> float:
-    """Time to read the text and to look at each cell of which something is open."""
-    text = "\n".join(cell.source for cell in of_kind(notebook, "markdown"))
+    """Time to read the text and to look at each cell of which something is open.
+
+    The quiz and the exercises are left out.
+    """
+    read = nbformat.from_dict({"cells": body(notebook)})
+    text = "\n".join(cell.source for cell in of_kind(read, "markdown"))
     text = re.sub(r"\$\$.*?\$\$|\$[^$]*\$", " x ", text, flags=re.S)
     text = re.sub(r"</?\w+[^>]*>|\]\([^)]*\)|[|#*`]", " ", text)
     words = sum(bool(re.search(r"\w", word)) for word in text.split())
     open_cells = sum(
         not has(cell, "hide-input")
         or (bool(cell.outputs) and not has(cell, "hide-output"))
-        for cell in of_kind(notebook, "code")
+        for cell in of_kind(read, "code")
     )
     return words / WORDS_A_MINUTE + MINUTES_A_CELL * open_cells
 
@@ -198,12 +217,24 @@ def faults_of_the_equations(notebook):
 
 
 def faults_of_the_exercises(notebook):
-    """Each leads to its solution."""
+    """Each leads to its solution; their minutes are counted apart."""
     text = "\n\n".join(cell.source for cell in of_kind(notebook, "markdown"))
     for match in solutions.EXERCISE.finditer(text):
         link = f"[Solution](../book/solutions.md#{match[1]})"
         if not match[2].rstrip().endswith(link):
             yield f"{match[1]} does not end with {link}"
+    said, minutes = ADD_UP.search(text), map(int, ITS_MINUTES.findall(text))
+    if not said or int(said[1]) != sum(minutes):
+        yield "the minutes of the exercises do not add up"
+
+
+def faults_of_the_end(notebook):
+    """A chapter ends with its summary, its quiz and its exercises, in this order."""
+    heads = ("## Summary", "## Check yourself", "## Exercises")
+    lines = [x for c in of_kind(notebook, "markdown") for x in c.source.splitlines()]
+    ends = [line for line in lines if line.startswith("## ")][-len(heads) :]
+    if tuple(ends) != heads:
+        yield f"ends with {ends}"
 
 
 # Symbols
@@ -289,6 +320,7 @@ RULES = (
     faults_of_the_time,
     faults_of_the_equations,
     faults_of_the_exercises,
+    faults_of_the_end,
 )
 
 
@@ -344,6 +376,30 @@ def test_a_link_to_a_solution_opens_its_fold(tab):
     assert "Token 5 sees token 9" in opened.inner_text()
 
 
+@pytest.mark.browser
+@pytest.mark.skipif(not HTML.exists(), reason="the site is not built")
+def test_a_quiz_is_answered_by_keyboard(tab):
+    page = tab.open("notebooks/local_attention.html")
+    options = page.locator("section#check-yourself details")
+    options.first.locator("summary").focus()
+    for key in ("Enter", "Tab", "Space"):
+        page.keyboard.press(key)
+    said = [options.nth(i).locator("p").last.inner_text() for i in (0, 1)]
+    assert all(text.startswith("No. A slice") for text in said)
+    assert options.nth(2).locator("p").last.is_hidden()
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not HTML.exists(), reason="the site is not built")
+def test_solutions_lead_back_to_the_exercises(tab):
+    page = tab.open("book/solutions.html")
+    back = page.get_by_role("link", name="the chapter", exact=True).last
+    assert back.get_attribute("href").endswith("notebooks/applications.html#exercises")
+    back.click()
+    page.wait_for_url("**/applications.html#exercises")
+    assert page.locator("section#exercises h2").is_visible()
+
+
 # The rules can fail: each sabotage below turns a good chapter into a bad one.
 
 
@@ -362,7 +418,8 @@ RIGHT = (
     '<details class="choice right"><summary>4</summary>\n\nIt is even.\n\n</details>'
 )
 BESIDE = "[Eq. (1)](../book/equations.md#equation-1) in words: y is twice x."
-ASKED = "**Exercise 1 (why-1).** What is it?"
+ASKED = "**Exercise 1 (`why-1`, predict, ★☆☆, 4 minutes).** What is it?"
+ADDED = "They add up to 4 and are not part of the reading time at the top."
 SOLUTION = "[Solution](../book/solutions.md#why-1)"
 
 
@@ -379,7 +436,11 @@ def good_notebook():
             folded("plots.lines({})", "a picture", "hide-input"),
             folded("print(0.5)", "0.5\n"),
             new_markdown_cell(f"$$y = 2x \\tag{{1}}$$\n\n{BESIDE} {text}"),
-            new_markdown_cell(f"## Exercises\n\n{ASKED} {SOLUTION}"),
+            new_markdown_cell("## Summary\n\nIt was 4."),
+            new_markdown_cell(f"## Check yourself\n\n**1.** So?\n\n{WRONG}\n\n{RIGHT}"),
+            new_markdown_cell(f"## Exercises\n\n{ADDED}"),
+            new_markdown_cell(f"{ASKED} {SOLUTION}"),
+            folded("def f():\n    ...", "why-1 is not answered yet.\n"),
         ]
     )
 
@@ -433,7 +494,11 @@ SABOTAGE = {
     "no link": (write(8, "[Eq. (1)]", "Eq. (1)"), "Eq. (1) is no link"),
     "wrong link": (write(8, "#equation-1", "#equation-2"), "Eq. (1) leads to 2"),
     "far from it": (write(8, BESIDE, ""), "no link beside the equation (1)"),
-    "no solution": (write(9, SOLUTION, ""), "why-1 does not end with"),
+    "no solution": (write(12, SOLUTION, ""), "why-1 does not end with"),
+    "other minutes": (write(12, "4 minutes", "5 minutes"), "do not add up"),
+    "no minutes": (write(11, ADDED, ""), "do not add up"),
+    "two right in a quiz": (write(10, '"choice"', '"choice right"'), "choices of the"),
+    "no quiz": (write(10, "## Check yourself", "Check:"), "ends with"),
 }
 
 
@@ -448,6 +513,13 @@ def test_the_guard_notices(name):
     change(notebook)
     found = faults(notebook)
     assert any(message in fault for fault in found), found
+
+
+def test_exercises_are_no_part_of_the_reading():
+    notebook = good_notebook()
+    write(12, "What is it?", "What is it? " * 1000)(notebook)
+    write(13, "...", "...\n" * 151)(notebook)
+    assert faults(notebook) == []
 
 
 def test_letters_of_a_formula():

@@ -116,33 +116,57 @@ def test_images_have_real_alternative_text(name):
         assert not alt[1].startswith(("<", "../", "_images")), alt[1]
 
 
+# Index and content of each frame that shows.
+SHOWN = """element => [...element.querySelectorAll(".attn-f")].flatMap((f, i) =>
+    f.checkVisibility({visibilityProperty: true}) ? [[i, f.innerHTML]] : [])"""
+# The smallest text of the frame that shows, in pixels of the screen.
+SMALLEST = """element => Math.min(100, ...[...element.querySelectorAll("svg text")]
+    .filter(t => t.checkVisibility({visibilityProperty: true}))
+    .map(t => parseFloat(getComputedStyle(t).fontSize)
+        * t.ownerSVGElement.getScreenCTM().a))"""
+
+
 class Explorer:
-    """One explorer on a page: its sliders, and the frame that shows."""
+    """One explorer on a page: its inputs, and the frame that shows."""
 
     def __init__(self, element):
         self.element = element
-        self.sliders = element.locator("input[type=range]").all()
+        self.axes = element.locator(".attn-a").all()
 
     def shown(self) -> tuple[int, str]:
         """Index and content of the one visible frame."""
-        visible = self.element.locator(".attn-f").evaluate_all(
-            """frames => frames.flatMap((f, i) =>
-                f.checkVisibility() ? [[i, f.innerHTML]] : [])"""
-        )
+        visible = self.element.evaluate(SHOWN)
         assert len(visible) == 1, f"{len(visible)} frames show at once"
         return tuple(visible[0])
 
-    def after_key(self, slider, key: str) -> tuple[int, str]:
-        slider.focus()
-        slider.press(key)
+    def move(self, axis, end: str) -> tuple[int, str]:
+        """Go to the first or the last value of an axis by the keyboard."""
+        control = axis.locator("input[type=range], select, input:checked")
+        control.focus()
+        if control.get_attribute("type") == "radio":  # arrows choose, and go round
+            many = axis.locator("input").count()
+            now = int(control.get_attribute("value"))
+            for _ in range(now if end == "Home" else many - 1 - now):
+                self.element.page.keyboard.press(
+                    "ArrowLeft" if end == "Home" else "ArrowRight"
+                )
+        else:
+            control.press(end)
         return self.shown()
 
-    def after_click(self, slider, share: float) -> tuple[int, str]:
-        """Click on the slider's track, at a share of its width."""
-        slider.scroll_into_view_if_needed()
-        box = slider.bounding_box()
-        x = min(max(box["width"] * share, 2), box["width"] - 2)
-        slider.click(position={"x": x, "y": box["height"] / 2})
+    def click(self, axis, end: str) -> tuple[int, str]:
+        """Go there by the mouse, and by choosing in a menu."""
+        if axis.locator("select").count():
+            last = axis.locator("option").count() - 1
+            axis.locator("select").select_option(index=0 if end == "Home" else last)
+        elif axis.locator("input[type=radio]").count():
+            axis.locator("label").nth(0 if end == "Home" else -1).click()
+        else:
+            slider = axis.locator("input")
+            slider.scroll_into_view_if_needed()
+            box = slider.bounding_box()
+            x = 2 if end == "Home" else box["width"] - 2
+            slider.click(position={"x": x, "y": box["height"] / 2})
         return self.shown()
 
 
@@ -157,21 +181,18 @@ def test_explorers_move_by_keyboard_and_mouse(tab, name, width):
     page.evaluate(OPEN_FOLDS)
     for element in page.locator(".attn-x").all():
         explorer = Explorer(element)
-        assert explorer.sliders, "an explorer without a slider"
-        keys, clicks = {explorer.shown()[1]}, set()
-        for slider in explorer.sliders:
-            before = explorer.after_key(slider, "Home")
-            step = explorer.after_key(slider, "ArrowRight")
-            last = explorer.after_key(slider, "End")
-            assert step[0] != before[0], "the arrow key changed nothing"
-            assert slider.input_value() == slider.get_attribute("max")
-            back = explorer.after_click(slider, 0.0)
-            again = explorer.after_click(slider, 1.0)
-            assert back == before and again == last, "the mouse changed nothing"
-            keys |= {step[1], last[1]}
-            clicks |= {back[1], again[1]}
-        assert len(keys) > 1, "the keyboard never changed the picture"
-        assert len(clicks) > 1, "the mouse never changed the picture"
+        assert explorer.axes, "an explorer without an input"
+        height = element.bounding_box()["height"]
+        pictures = {explorer.shown()[1]}
+        for axis in explorer.axes:
+            first, last = explorer.move(axis, "Home"), explorer.move(axis, "End")
+            assert first[0] != last[0], "the keyboard changed nothing"
+            assert explorer.click(axis, "Home") == first, "the mouse changed nothing"
+            assert explorer.click(axis, "End") == last
+            pictures |= {first[1], last[1]}
+            assert element.bounding_box()["height"] == height, "the page jumps"
+            assert element.evaluate(SMALLEST) >= 12, "labels too small to read"
+        assert len(pictures) > 1, "the picture never changed"
     tab.assert_clean()
 
 

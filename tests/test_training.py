@@ -5,7 +5,13 @@ import torch
 from torch import nn
 
 from attn_tutorial.networks.tasks import IGNORE, reverse
-from attn_tutorial.networks.training import OPTIMIZERS, accuracy, fit, muon
+from attn_tutorial.networks.training import (
+    OPTIMIZERS,
+    accuracy,
+    fit,
+    muon,
+    trajectory,
+)
 from attn_tutorial.networks.transformer import Transformer
 from attn_tutorial.networks.translator import EncoderDecoder
 
@@ -126,3 +132,48 @@ def test_smoothed_targets_leave_a_loss():
     sharp = fit(model(), batch, steps=150, lr=1e-2)
     smooth = fit(model(), batch, steps=150, lr=1e-2, label_smoothing=0.2)
     assert smooth[-1] > sharp[-1] + 0.2
+
+
+def alone(name, length, *, decay, warm_up, seed):
+    """A training of one length, written out: rise, constant rate, fall along a line."""
+    trained, generator = model(), torch.Generator().manual_seed(seed)
+    optimizers = OPTIMIZERS[name](trained, 0.01, 0.1)
+    falling = round(decay * length)
+    for step in range(length):
+        left = length - step
+        factor = min(1.0, (step + 1) / warm_up, left / (falling + 1))
+        inputs, targets = batch(generator)
+        scores = trained(inputs).flatten(0, -2)
+        loss = nn.functional.cross_entropy(scores, targets.flatten())
+        trained.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group.setdefault("highest", group["lr"])
+                group["lr"] = group["highest"] * factor
+            optimizer.step()
+    return trained
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_trajectory_ends_where_trainings_of_each_length_end(name):
+    """Weights, optimizer and batches go on: equal to the last digit."""
+    options = {"decay": 0.3, "warm_up": 3, "seed": 5}
+    numbers = {"lr": 0.01, "weight_decay": 0.1, "optimizer": name}
+    trunk, ends = model(), {}
+    for length, end in trajectory(
+        trunk, batch, lengths=(20, 5, 10), **options, **numbers
+    ):
+        assert end is not trunk
+        ends[length] = end
+    assert list(ends) == [5, 10, 20]
+    for length, end in ends.items():
+        expected = alone(name, length, **options).state_dict()
+        found = end.state_dict()
+        assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_the_rate_of_a_trajectory_must_have_risen_before_it_falls():
+    with pytest.raises(ValueError, match="warm_up must end before the decay, got 9"):
+        next(trajectory(model(), batch, lengths=(10,), decay=0.2, warm_up=9))

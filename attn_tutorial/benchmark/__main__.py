@@ -24,6 +24,7 @@ from attn_tutorial.benchmark import (
     report,
     revisions,
     served,
+    shared_core,
 )
 from attn_tutorial.benchmark.estimate import Estimate, clock_time
 from attn_tutorial.benchmark.load import (
@@ -261,7 +262,7 @@ def add_foretelling(commands: argparse._SubParsersAction) -> None:
 
 
 def add_decoding(commands: argparse._SubParsersAction) -> None:
-    """Describe `decode` and `models`."""
+    """Describe `decode`, `models` and `shared-core`."""
     one = commands.add_parser("decode", help="a token's time and bytes, over 100,000")
     one.add_argument("--tokens", type=count, default=decoding.Steps.tokens)
     one.add_argument("--band", type=count, default=decoding.Steps.band)
@@ -271,7 +272,9 @@ def add_decoding(commands: argparse._SubParsersAction) -> None:
         "--lengths", type=count, nargs="+", default=served.LENGTHS, metavar="N"
     )
     two.set_defaults(command=models_command)
-    for command in (one, two):
+    last = commands.add_parser("shared-core", help="two threads beside another program")
+    last.set_defaults(command=shared_core_command)
+    for command in (one, two, last):
         command.add_argument("--out", type=Path, help="where the record is written")
 
 
@@ -293,6 +296,15 @@ def models_command(chosen: argparse.Namespace) -> None:
         limits, lengths = served.Limits(), sorted(chosen.lengths)
         data = served.measure(served.Shape(), limits, lengths, life.tell)
     print(served.table(data))
+    if chosen.out:
+        record.write(data, chosen.out)
+
+
+def shared_core_command(chosen: argparse.Namespace) -> None:
+    """Time two threads while another program keeps a core busy, and print the table."""
+    with Life(1) as life:
+        data = shared_core.measure(tell=life.tell)
+    print(shared_core.table(data))
     if chosen.out:
         record.write(data, chosen.out)
 

@@ -132,7 +132,7 @@ def table(data: dict[str, Any]) -> str:
 
 
 def recorded(name: str) -> dict[str, Any]:
-    """A stored record: "steps", "models" or "splits".
+    """A stored record: "steps", "models", "splits" or "shared_core".
 
     Raises:
         LookupError: If there is none of that name.

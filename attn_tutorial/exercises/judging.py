@@ -39,6 +39,7 @@ from attn_tutorial.exercises.languages import say
 
 __all__ = ["Finding", "Report", "judge", "judge_outcomes", "judge_part"]
 
+RETURNS_NONE = "not answered yet: it returns None"
 SECONDS = 2.0  # for one call of somebody's function
 
 
@@ -75,6 +76,9 @@ class Report:
     def __repr__(self) -> str:
         if self.passed:
             return _labelled(self.id, say("right. {because}", because=self.because))
+        if all(finding.passed is None for finding in self.findings):
+            what = _waits(self.findings)
+            return say("{id} is not answered yet: {what}.", id=self.id, what=what)
         if len(self.findings) == 1:
             return _labelled(self.id, self.findings[0].text)
         lines = (f"  {_labelled(f.name, f.text)}" for f in self.findings)
@@ -83,6 +87,14 @@ class Report:
 
 def _labelled(name: str, text: str) -> str:
     return say("{name}: {text}", name=name, text=text)
+
+
+def _waits(findings: tuple[Finding, ...]) -> str:
+    """What to do about an exercise without any answer."""
+    empty = [f.name for f in findings if f.text == say(RETURNS_NONE)]
+    if empty:
+        return say("{name} returns None", name=empty[0])
+    return say("put your answer in place of the dots")
 
 
 def judge(exercise: Exercise, answers: Mapping[str, object]) -> Report:
@@ -287,7 +299,7 @@ def judge_outcomes(part: Function, outcomes: list[object], seed: int) -> Finding
     """
     outcomes = [plain(value) for value in outcomes]
     if all(value is None or value is ... for value in outcomes):
-        return Finding(part.name, None, say("not answered yet: it returns None"))
+        return Finding(part.name, None, say(RETURNS_NONE))
     cases = list(part.cases(seed))[: len(outcomes)]
     expected = [plain(part.reference(*arguments)) for arguments in cases]
     fits = [

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import json
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -25,6 +24,8 @@ import torch
 
 import attn_tutorial as at
 from attn_tutorial.exercises import check"""
+IMPORTS = "import math\n\nfrom attn_tutorial.exercises import check"
+EXERCISES, QUIZ = "## Exercises", "## Check yourself"
 RULES = """Each answer goes into the cell below its question, in place of the dots.
 `check` says whether it is right, and which mistake it is if it is not. Numbers may be
 computed in the cell."""
@@ -131,45 +132,75 @@ def _lines(source: str) -> list[str]:
 def cells(chapter: str) -> list[dict]:
     """The cells of a chapter's section of exercises, in order.
 
-    A first one with the import of ``check``, then question and empty answer in turn.
+    Its heading, the imports, then question and empty answer in turn.
     """
-    made = [_code("exercises-check", "from attn_tutorial.exercises import check")]
+    made = [
+        _markdown("exercises", f"{EXERCISES}\n\n{_introduction(chapter)}"),
+        _code("exercises-check", IMPORTS),
+    ]
     for number, exercise in enumerate(exercises(chapter), start=1):
-        made += _exercise(exercise, number, "student")
+        asked, *answer = _exercise(exercise, number, "student")
+        link = f" [Solution](../book/solutions.md#{exercise.id})"
+        made += [_markdown(exercise.id, "".join(asked["source"]) + link), *answer]
     return made
 
 
+def _introduction(chapter: str) -> str:
+    minutes = sum(exercise.minutes for exercise in exercises(chapter))
+    return (
+        f"{RULES} The cells need a "
+        "[running notebook](../book/how_to_use.md); how they judge is told on the page "
+        "of [exercises](../book/exercises.md). The minutes are our estimates; "
+        f"they add up to {minutes} and are not part of the reading time at the top."
+    ).replace("\n", " ")
+
+
 def insert(chapter_notebook: dict, chapter: str, quiz: str = "") -> dict:
-    """A chapter with these cells in place of its list of exercises.
+    """A chapter that ends with its quiz and these cells, in place of older ones.
 
     Args:
-        chapter_notebook: The chapter, whose section is headed "## Exercises".
+        chapter_notebook: The chapter, with a section headed "## Exercises". What
+            follows that section, such as a summary, comes to stand before it.
         chapter: Its name.
-        quiz: Markdown to stand before that section, such as ``quiz_markdown`` makes.
+        quiz: Markdown to stand before the exercises, such as ``quiz_markdown`` makes;
+            if empty, a quiz that is there already stays.
+
+    Cells that are there already keep their outputs.
 
     Raises:
-        ValueError: If there is no such section, or its cells hold something else.
+        ValueError: If there is not exactly one such section.
     """
     found = chapter_notebook["cells"]
-    at = [i for i, cell in enumerate(found) if _heads_exercises(cell)]
+    at = [i for i, cell in enumerate(found) if _heads(cell, EXERCISES)]
     if len(at) != 1:
         raise ValueError(f"{chapter} must have one section of exercises, has {len(at)}")
-    before, rest = "".join(found[at[0]]["source"]).split("## Exercises\n", 1)
-    own, heading, after = rest.partition("\n## ")
-    end = _end_of_section(found, at[0] + 1) if not heading else at[0] + 1
-    made = [_markdown("before-exercises", before.strip())] if before.strip() else []
-    made += [_markdown("quiz", quiz)] if quiz else []
-    made += [_markdown("exercises", f"## Exercises\n\n{_introduction(own)}")]
-    made += cells(chapter)
-    made += [_markdown("summary", f"## {after}")] if heading else []
-    return {**chapter_notebook, "cells": found[: at[0]] + made + found[end:]}
+    start, end = at[0], _end_of_section(found, at[0] + 1)
+    before, own = "".join(found[start]["source"]).split(f"{EXERCISES}\n", 1)
+    after = own.partition("\n## ")[2]
+    own_id = {"id": found[start].get("id", "before-exercises")}
+    body = [*found[:start]]
+    body += [_markdown("", before.strip()) | own_id] if before.strip() else []
+    body += [_markdown("summary", f"## {after}")] if after else []
+    body += found[end:]
+    asked = [_markdown("quiz", quiz)] if quiz else _quizzes(body)
+    body = [cell for cell in body if not _heads(cell, QUIZ)]
+    stored = {_key(cell): cell for cell in found}
+    made = [stored.get(_key(cell), cell) for cell in cells(chapter)]
+    return {**chapter_notebook, "cells": body + asked + made}
 
 
-def _heads_exercises(cell: dict) -> bool:
+def _key(cell: dict) -> tuple[str | None, str]:
+    """What makes a cell the same, whatever outputs it has."""
+    return cell.get("id"), "".join(cell["source"])
+
+
+def _heads(cell: dict, heading: str) -> bool:
     source = "".join(cell["source"])
-    return cell["cell_type"] == "markdown" and bool(
-        re.search(r"^## Exercises$", source, re.MULTILINE)
-    )
+    return cell["cell_type"] == "markdown" and heading in source.splitlines()
+
+
+def _quizzes(found: list[dict]) -> list[dict]:
+    return [cell for cell in found if _heads(cell, QUIZ)]
 
 
 def _end_of_section(found: list[dict], start: int) -> int:
@@ -180,13 +211,6 @@ def _end_of_section(found: list[dict], start: int) -> int:
         if not ours:
             return i
     return len(found)
-
-
-def _introduction(own: str) -> str:
-    said = own.split("**Exercise", 1)[0].strip()
-    return (
-        said or f"{RULES} Answers with their reasons are [here](../book/solutions.md)."
-    )
 
 
 def solutions(chosen: Iterable[Exercise]) -> str:

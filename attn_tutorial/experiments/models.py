@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from attn_tutorial.cost import LayerFlops, layer_flops
 from attn_tutorial.experiments.named import named_patterns
@@ -29,6 +30,7 @@ __all__ = [
     "forward_flops",
     "kv_bytes",
     "labels",
+    "mean_bits",
     "price",
     "share",
     "train_as",
@@ -116,6 +118,28 @@ def share(flags: Tensor, among: Tensor) -> float | None:
         0.5
     """
     return flags[among].float().mean().item() if among.any() else None
+
+
+@torch.no_grad()
+def mean_bits(
+    model: nn.Module, passages: Tensor, *, first: int = 0, batch: int = 16
+) -> float:
+    """Mean bits that a model of bytes takes for the next byte.
+
+    Args:
+        model: Maps bytes (batch, n) to scores of the next one (batch, n, 256).
+        passages: Bytes with the one that follows them, (count, n + 1).
+        first: Position from which on it counts.
+        batch: Passages that are read at once.
+    """
+    device, total = next(model.parameters()).device, 0.0
+    model.eval()
+    for rows in passages.to(device).split(batch):
+        scores, targets = model(rows[:, :-1])[:, first:], rows[:, 1 + first :]
+        lost = cross_entropy(scores.flatten(0, 1), targets.flatten(), reduction="sum")
+        total += lost.item()
+    model.train()
+    return total / passages[:, 1 + first :].numel() / math.log(2)
 
 
 def causal_layers(setting: Setting) -> list[Pattern]:

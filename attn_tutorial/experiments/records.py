@@ -7,6 +7,7 @@ that a killed experiment knows what is left to do, and nothing is trained twice.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import statistics
 import time
@@ -101,6 +102,14 @@ class Runs(Sequence):
     def __repr__(self) -> str:
         return f"{len(self)} runs"
 
+    def get(self, setting: Setting, seed: int) -> Run | None:
+        """The run with exactly this setting and seed, or None."""
+        return self._by_identity.get(identity(setting, seed))
+
+    @functools.cached_property
+    def _by_identity(self) -> dict[str, Run]:
+        return {run.identity: run for run in self}
+
     def where(self, **setting: Any) -> Runs:
         """Select the runs whose setting has these values; an absent key is None."""
         return Runs(
@@ -190,7 +199,7 @@ class OpenRecord:
             exists = self.path.exists()
             self.runs = list(load(self.name, self.path.parent)) if exists else []
             self._held = stack.pop_all()
-        self._done = {run.identity for run in self.runs}
+        self._done = {run.identity: run for run in self.runs}
         return self
 
     def __exit__(
@@ -205,12 +214,16 @@ class OpenRecord:
         """Whether this run is recorded."""
         return identity(setting, seed) in self._done
 
+    def get(self, setting: Setting, seed: int) -> Run | None:
+        """The recorded run, or None."""
+        return self._done.get(identity(setting, seed))
+
     def add(self, run: Run) -> None:
         """Record a run, once and for good."""
         if run.identity in self._done:
             raise ValueError(f"run is already recorded: {run.identity}")
         self.runs.append(run)
-        self._done.add(run.identity)
+        self._done[run.identity] = run
         replace(self.path, self._text())
 
     def _text(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -27,21 +28,26 @@ from attn_tutorial.experiments.records import (
 __all__ = ["Experiment", "Tuning", "pending", "run_experiment"]
 
 Job = tuple[Setting, int]  # a setting and a seed
+Recorded = OpenRecord | Runs
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """One hyper-parameter, chosen for every setting from the same candidates.
+    """One hyper-parameter, chosen for every setting by the same rule.
 
-    All contenders try the same values on the same budget, which ``changes`` may make
-    smaller than that of the final runs. What decides is a validation result.
+    All contenders try the same values first. Where the best of them is the smallest or
+    the largest, half or twice as much is tried, too, until the best has a neighbour on
+    both sides or ``reach`` such trials are made. What decides is a validation result;
+    of equals, the middle one is taken. A trial that ends in no number is the worst.
 
     Attributes:
         values: The candidates, such as learning rates.
         objective: Name of the validation result; the smallest wins.
-        changes: What differs from the final setting, such as fewer steps.
+        changes: What differs from the final setting. A rate that is chosen in fewer
+            steps need not be the best in more.
         parameter: Name of the hyper-parameter.
         seed: Seed of the tuning runs; no final run has it.
+        reach: How many more values a setting may try.
     """
 
     values: tuple[float, ...]
@@ -49,18 +55,65 @@ class Tuning:
     changes: Setting = field(default_factory=dict)
     parameter: str = "lr"
     seed: int = 1000
+    reach: int = 3
 
-    def trials(self, setting: Setting) -> list[Job]:
-        """The tuning runs of a setting."""
-        base = {**setting, **self.changes, "stage": "tuning"}
-        return [({**base, self.parameter: value}, self.seed) for value in self.values]
+    def trials(self, setting: Setting, record: Recorded) -> list[Job]:
+        """The tuning runs that a setting needs, as far as the record tells."""
+        values = list(self.values)
+        for _ in range(self.reach):
+            further = self._further(self._found(setting, values, record))
+            if further is None:
+                break
+            values.append(further)
+        return self._jobs(setting, values)
 
-    def best(self, setting: Setting, record: OpenRecord) -> Setting:
+    def best(self, setting: Setting, record: Recorded) -> Setting:
         """Complete a setting by its best candidate, all trials being recorded."""
-        runs = Runs(record.runs)
-        tried = [runs.where(**trial)[0] for trial, _ in self.trials(setting)]
-        winner = min(tried, key=lambda run: run.result[self.objective])
-        return {**setting, self.parameter: winner.setting[self.parameter]}
+        found = self._all(setting, record)
+        return {**setting, self.parameter: _lowest(found)}
+
+    def is_inside(self, setting: Setting, record: Recorded) -> bool:
+        """Whether the best candidate of a setting has a neighbour on both sides."""
+        found = self._all(setting, record)
+        return bool(found) and self._further(found) is None
+
+    def _all(self, setting: Setting, record: Recorded) -> dict[float, float]:
+        jobs = self.trials(setting, record)
+        return self._found(setting, [job[self.parameter] for job, _ in jobs], record)
+
+    def _jobs(self, setting: Setting, values: Iterable[float]) -> list[Job]:
+        base = {**setting, **self.changes, "stage": "tuning"}
+        return [({**base, self.parameter: value}, self.seed) for value in values]
+
+    def _found(
+        self, setting: Setting, values: list[float], record: Recorded
+    ) -> dict[float, float]:
+        """The objective of each value, in order of size; empty if one is missing."""
+        jobs = self._jobs(setting, sorted(values))
+        runs = [record.get(*job) for job in jobs]
+        if None in runs:
+            return {}
+        results = [run.result[self.objective] for run in runs]
+        return {
+            job[self.parameter]: math.inf if result is None else result
+            for (job, _), result in zip(jobs, results, strict=True)
+        }
+
+    def _further(self, found: dict[float, float]) -> float | None:
+        """The value to try beyond the best one, if that is the last on its side."""
+        if not found:
+            return None
+        values, best = list(found), _lowest(found)
+        if best == values[0]:
+            return best / 2
+        return 2 * best if best == values[-1] else None
+
+
+def _lowest(found: dict[float, float]) -> float:
+    """The value with the lowest objective; the middle one of several."""
+    lowest = min(found.values())
+    ties = [value for value, objective in found.items() if objective == lowest]
+    return ties[(len(ties) - 1) // 2]
 
 
 @dataclass(frozen=True)
@@ -89,11 +142,12 @@ def pending(
 ) -> list[Job]:
     """List the runs that are not recorded yet; tuning comes before what it decides.
 
+    Call it again when these are recorded: what tuning found may ask for more trials.
     Seeds are the outer loop, so that an early end leaves every setting with a few.
     """
     settings, tuning = experiment.settings(quick), experiment.tuning
     if tuning and not quick:
-        trials = [job for setting in settings for job in tuning.trials(setting)]
+        trials = [job for setting in settings for job in tuning.trials(setting, record)]
         if left := _missing(trials, record):
             return left
         settings = [tuning.best(setting, record) for setting in settings]
@@ -146,6 +200,8 @@ def _perform(train: Callable[..., Result], device: str, job: Job) -> Run:
     torch.set_num_threads(1)  # the same sums in the same order, on any computer
     place, started, cpu_started = torch.device(device), time.time(), time.process_time()
     result = {k: _rounded(v) for k, v in train(setting, seed, place).items()}
+    if "stage" in setting:  # a rate that is too large is a finding, too
+        result = {k: _number_or_none(v) for k, v in result.items()}
     return Run(setting, seed, result, made_with(place, started, cpu_started))
 
 
@@ -154,6 +210,13 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, list):
         return [_rounded(entry) for entry in value]
     return round(value, 5) if isinstance(value, float) else value
+
+
+def _number_or_none(value: Any) -> Any:
+    """A result, in lists too; None for what is infinite or no number."""
+    if isinstance(value, list):
+        return [_number_or_none(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _results(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Generator, Tensor, nn
@@ -12,7 +14,15 @@ from torch.nn.functional import cross_entropy
 from attn_tutorial.checks import check_count
 from attn_tutorial.networks.tasks import IGNORE
 
-__all__ = ["OPTIMIZERS", "accuracy", "adamw", "fit", "muon", "sgd"]
+__all__ = [
+    "OPTIMIZERS",
+    "accuracy",
+    "adamw",
+    "fit",
+    "muon",
+    "sgd",
+    "trajectory",
+]
 
 BatchFunction = Callable[[Generator], tuple[Tensor, ...]]
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -96,28 +106,94 @@ def fit(
         The loss of each step.
     """
     check_count("steps", steps, least=1)
-    if optimizer not in OPTIMIZERS:
-        raise ValueError(
-            f"optimizer must be one of {list(OPTIMIZERS)}, got {optimizer!r}"
-        )
-    generator, device = Generator().manual_seed(seed), next(model.parameters()).device
-    optimizers = OPTIMIZERS[optimizer](model, lr, weight_decay)
-    losses = []
+    optimizers = _optimizers(model, optimizer, lr, weight_decay)
+    generator, losses = Generator().manual_seed(seed), []
+    loss_fn = loss_fn or functools.partial(_each_position, smoothing=label_smoothing)
     for step in range(steps):
-        *inputs, targets = (x.to(device) for x in batch_fn(generator))
-        if loss_fn is None:
-            loss = _each_position(model(*inputs), targets, label_smoothing)
-        else:
-            loss = loss_fn(model(*inputs), targets)
-        model.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        _advance(optimizers, _schedule(step, steps))
-        losses.append(loss.detach())
+        batch, factor = batch_fn(generator), _schedule(step, steps)
+        losses.append(_step(model, optimizers, batch, factor, loss_fn))
     return torch.stack(losses).tolist()
 
 
-def _each_position(scores: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+def trajectory(
+    model: nn.Module,
+    batch_fn: BatchFunction,
+    *,
+    lengths: Sequence[int],
+    decay: float = 0.2,
+    warm_up: int = 20,
+    lr: float = 3e-3,
+    seed: int = 0,
+    optimizer: str = "adamw",
+    weight_decay: float = 0.01,
+) -> Iterator[tuple[int, nn.Module]]:
+    """Train once, and say what trainings of several lengths would have ended with.
+
+    The learning rate rises for ``warm_up`` steps and then stays (Hägele et al., 2024).
+    For each length, a copy leaves the way when only the last ``decay`` of it is left:
+    it goes on from the same weights, the same state of the optimizer and of the
+    generator of batches, while its rate falls to zero along a line. What it ends with
+    is what a training of that length alone ends with. ``model`` itself never decays.
+
+    Args:
+        model: As in ``fit``; trained in place.
+        batch_fn: As in ``fit``.
+        lengths: Steps of each training, its decay included.
+        decay: Share of a length in which the rate falls.
+        warm_up: Steps in which the rate rises; at most those before the first decay.
+        lr: Highest learning rate.
+        seed: As in ``fit``.
+        optimizer: As in ``fit``.
+        weight_decay: As in ``fit``.
+
+    Yields:
+        Each length, from the shortest on, and the model that it ends with.
+
+    Raises:
+        ValueError: If the first decay would begin before the rate has risen.
+    """
+    optimizers = _optimizers(model, optimizer, lr, weight_decay)
+    generator, done = Generator().manual_seed(seed), 0
+    for length in sorted(lengths):
+        falling = round(decay * length)
+        if length - falling < warm_up:
+            raise ValueError(f"warm_up must end before the decay, got {warm_up}")
+        for step in range(done, length - falling):
+            factor = min(1.0, (step + 1) / warm_up)
+            _step(model, optimizers, batch_fn(generator), factor)
+        done = length - falling
+        branch = copy.deepcopy((model, optimizers))
+        batches = Generator().set_state(generator.get_state())
+        for step in range(falling):
+            _step(*branch, batch_fn(batches), 1 - (step + 1) / (falling + 1))
+        yield length, branch[0]
+
+
+def _optimizers(model: nn.Module, name: str, lr: float, decay: float) -> Optimizers:
+    if name not in OPTIMIZERS:
+        raise ValueError(f"optimizer must be one of {list(OPTIMIZERS)}, got {name!r}")
+    return OPTIMIZERS[name](model, lr, decay)
+
+
+def _step(
+    model: nn.Module,
+    optimizers: Optimizers,
+    batch: tuple[Tensor, ...],
+    factor: float,
+    loss_fn: LossFunction | None = None,
+) -> Tensor:
+    """Take a step at ``factor`` times the highest rates; returns the loss before it."""
+    device = next(model.parameters()).device
+    *inputs, targets = (x.to(device) for x in batch)
+    loss = (loss_fn or _each_position)(model(*inputs), targets)
+    model.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    _advance(optimizers, factor)
+    return loss.detach()
+
+
+def _each_position(scores: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy of all positions that count."""
     options = {"ignore_index": IGNORE, "label_smoothing": smoothing}
     return cross_entropy(scores.flatten(0, -2), targets.flatten(), **options)

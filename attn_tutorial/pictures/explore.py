@@ -1,8 +1,9 @@
-"""Sliders in a page: with no kernel (``explorer``), and with one (``live``).
+"""Pictures that move: with no kernel (``explorer``), and with one (``live``).
 
 ``explorer`` calls a function once for each setting and keeps all the pictures in plain
-HTML, with native sliders and about 1 kB of JavaScript. The result works in the built
-page, JupyterLab, Colab and VS Code alike, and nothing has to be installed to read it.
+HTML, with native inputs and 1.5 kB of JavaScript: a slider for numbers, buttons or a
+menu for kinds. The result works in the built page, JupyterLab, Colab and VS Code alike,
+and nothing has to be installed to read it.
 ``live`` is for what needs Python at the other end: the reader's own sentence or size.
 """
 
@@ -13,6 +14,7 @@ import hashlib
 import html
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -49,46 +51,64 @@ _CSS = CSS + (
     "border-radius:8px;padding:.8em 1em;margin:.6em 0;max-width:46em;"
     "box-sizing:border-box}"
     ".attn-x .attn-l{font-weight:600;margin:0 0 .5em}"
-    ".attn-x label{display:flex;gap:.8em;align-items:center;margin:.25em 0}"
-    ".attn-x label span{min-width:5.5em}"
-    ".attn-x input{flex:1;min-width:6em;min-height:28px;margin:0;cursor:pointer;"
-    f"accent-color:{COLORS['blue']}}}"
+    ".attn-x .attn-a{display:flex;flex-wrap:wrap;gap:.3em .8em;align-items:center;"
+    "margin:.25em 0}"
+    ".attn-x .attn-a>span{min-width:5.5em}"
+    ".attn-x input[type=range]{flex:1;min-width:6em;min-height:28px;margin:0;"
+    f"cursor:pointer;accent-color:{COLORS['blue']}}}"
     ".attn-x output{min-width:3.5em;font-weight:600;font-variant-numeric:tabular-nums}"
-    ".attn-x button{min-height:28px;padding:0 .9em;margin:.3em 0;cursor:pointer;"
-    "font:inherit;color:inherit;background:none;border:1px solid currentColor;"
-    "border-radius:6px}"
+    ".attn-x select,.attn-x button,.attn-g label{min-height:28px;padding:.1em .7em;"
+    "box-sizing:border-box;cursor:pointer;font:inherit;color:inherit;background:none;"
+    "border:1px solid currentColor;border-radius:6px}"
+    ".attn-x option{color:CanvasText;background:Canvas}"
+    ".attn-x button{margin:.3em 0;display:block}"
+    ".attn-g label{display:flex;gap:.4em;align-items:center;margin:0;"
+    "border-color:rgba(128,128,128,.6)}"
+    ".attn-g label:has(:checked){font-weight:600;border-color:currentColor}"
+    f".attn-g input{{margin:0;accent-color:{COLORS['blue']}}}"
     ".attn-x .attn-say{position:absolute;width:1px;height:1px;margin:0;overflow:hidden;"
     "clip-path:inset(50%)}"
-    ".attn-f{margin:.7em 0 0;overflow-x:auto}.attn-f[hidden]{display:none!important}"
+    # All frames lie in one cell of a grid, so that each is as high as the highest.
+    ".attn-p{display:grid;margin:.7em 0 0}"
+    ".attn-f{grid-area:1/1;min-width:0;overflow-x:auto}"
+    ".attn-f[hidden]{display:block!important;visibility:hidden}"
+    "@media print{.attn-f[hidden]{display:none!important}}"
 )
 
 _SCRIPT = """
 (function(){document.querySelectorAll('.attn-x:not([data-on])').forEach(function(x){
 x.setAttribute('data-on','');x.querySelector('.attn-note').hidden=true;
-var axes=JSON.parse(x.getAttribute('data-axes')),
-ins=[].slice.call(x.querySelectorAll('input[type=range]')),
-outs=x.querySelectorAll('output'),fr=x.querySelectorAll('.attn-f'),
+var all=function(s){return [].slice.call(x.querySelectorAll(s));},
+texts=JSON.parse(x.getAttribute('data-axes')),axes=all('.attn-a'),fr=all('.attn-f'),
 say=x.querySelector('.attn-say'),b=x.querySelector('button'),timer=0;
-function show(e){var k=0;ins.forEach(function(s,a){var i=+s.value;k=k*axes[a].length+i;
-outs[a].textContent=axes[a][i];s.setAttribute('aria-valuetext',axes[a][i]);});
+function one(a){return a.querySelector('input[type=range],select');}
+function get(a){return +(one(a)||a.querySelector('input:checked')).value;}
+function put(a,i){var c=one(a);if(c)c.value=i;
+else a.querySelectorAll('input')[i].checked=true;}
+function show(e){var k=0;axes.forEach(function(a,n){var i=get(a),t=texts[n][i],
+o=a.querySelector('output');k=k*texts[n].length+i;
+if(o){o.textContent=t;one(a).setAttribute('aria-valuetext',t);}});
 fr.forEach(function(f,i){f.hidden=i!==k;});
 var p=fr[k].querySelector('[aria-label]');
 say.textContent=e&&!timer&&p?p.getAttribute('aria-label'):'';}
 function stop(){if(timer){clearInterval(timer);timer=0;mark();}}
 function mark(){b.setAttribute('aria-pressed',!!timer);
 b.textContent=timer?'Pause':'Play';}
-ins.forEach(function(s){s.disabled=false;
-s.addEventListener('input',function(e){if(b)stop();show(e);});});
+all('input,select').forEach(function(c){c.disabled=false;
+c.addEventListener('input',function(e){if(b)stop();show(e);});});
 if(b){b.hidden=false;var calm=matchMedia('(prefers-reduced-motion: reduce)').matches;
 b.addEventListener('click',function(){if(timer){stop();return;}
-timer=setInterval(function(){var s=ins[ins.length-1];
-s.value=(+s.value+1)%axes[ins.length-1].length;show();},calm?2000:700);mark();});}
+var n=axes.length-1;timer=setInterval(function(){
+put(axes[n],(get(axes[n])+1)%texts[n].length);show();},calm?2000:700);mark();});}
 show();});})();
 """
 
+NUMBER = re.compile(r"[−-]?[\d.,]+(?:e[+-]?\d+)?")
+FEW_KINDS, FEW_LETTERS = 4, 40  # more of them stand in a menu
+
 
 class Explorer:
-    """A set of frames under one slider for each axis.
+    """A set of frames under one input for each axis.
 
     Attributes:
         frames: All frames, the last axis varying fastest.
@@ -116,12 +136,15 @@ def explorer(
     start: Mapping[str, Any] | None = None,
     **axes: Iterable[Any],
 ) -> Explorer:
-    """Draw ``frame(**values)`` for each combination of values, under sliders.
+    """Draw ``frame(**values)`` for each combination of values, under inputs.
+
+    An axis is a slider where its texts differ only in their numbers, else a row of
+    buttons, or a menu where there are many.
 
     Args:
         frame: Function of one keyword for each axis; returns a frame (SVG or HTML).
         label: What the reader explores, in a few words.
-        play: Whether to offer a button that moves the last slider by itself.
+        play: Whether to offer a button that moves the last axis by itself.
         start: Axis -> value shown first; the first value where it names no axis.
         **axes: Values of each axis, or a dictionary from shown text to value.
 
@@ -161,11 +184,11 @@ def _choices(name: str, values: Iterable[Any]) -> tuple[list[str], list[Any]]:
 
 
 def _first(choices: Mapping[str, tuple], start: Mapping[str, Any]) -> dict[str, int]:
-    """Find the index of the value that each slider shows first."""
+    """Find the index of the value that each input shows first."""
     first = dict.fromkeys(choices, 0)
     for name, value in start.items():
         if name not in choices or value not in choices[name][1]:
-            raise ValueError(f"start names {name}={value!r}, which no slider has")
+            raise ValueError(f"start names {name}={value!r}, which no input has")
         first[name] = choices[name][1].index(value)
     return first
 
@@ -178,11 +201,11 @@ def _markup(
     play: bool,
     name: str,
 ) -> str:
-    """Write sliders, button and frames; all but the first frame are hidden."""
+    """Write inputs, button and frames; all but the first frame are hidden."""
     visible = 0
     for axis, texts in shown.items():
         visible = visible * len(texts) + first[axis]
-    sliders = "".join(_slider(axis, shown[axis], first[axis]) for axis in shown)
+    inputs = "".join(_input(axis, shown[axis], first[axis], name) for axis in shown)
     button = '<button type="button" hidden aria-pressed="false">Play</button>'
     pictures = "".join(
         f'<div class="attn-f"{"" if k == visible else " hidden"}>{frame}</div>'
@@ -192,23 +215,60 @@ def _markup(
     return (
         f'<style>{_CSS}</style><div class="attn-x" id="{name}" role="group" '
         f'aria-label="{html.escape(label)}" data-axes="{texts}">'
-        f'<p class="attn-l">{html.escape(label)}</p>{sliders}'
+        f'<p class="attn-l">{html.escape(label)}</p>{inputs}'
         f"{button if play else ''}"
-        '<p class="attn-note"><em>Run this cell (or trust the notebook) to use the '
-        f'sliders.</em></p><p class="attn-say" aria-live="polite"></p>{pictures}'
-        f"</div><script>{_SCRIPT}</script>"
+        '<p class="attn-note"><em>Run this cell (or trust the notebook) to move the '
+        'picture.</em></p><p class="attn-say" aria-live="polite"></p>'
+        f'<div class="attn-p">{pictures}</div></div><script>{_SCRIPT}</script>'
     )
 
 
-def _slider(name: str, texts: list[str], first: int) -> str:
-    """Write one labelled range input; notebooks must not swallow its arrow keys."""
+def _input(axis: str, texts: list[str], first: int, name: str) -> str:
+    """Write the input of an axis, as its texts ask for."""
+    title = f"<span>{html.escape(axis.replace('_', ' '))}</span>"
+    if len({NUMBER.sub("", text) for text in texts}) == 1:
+        return _slider(title, texts, first)
+    if len(texts) <= FEW_KINDS and len("".join(texts)) <= FEW_LETTERS:
+        return _buttons(title, texts, first, f"{name}-{axis}")
+    return _menu(title, texts, first)
+
+
+# Notebooks must not swallow the arrow keys; a script switches an input on.
+_COMMON = 'data-lm-suppress-shortcuts="true" autocomplete="off" disabled'
+
+
+def _slider(title: str, texts: list[str], first: int) -> str:
+    """Write a range input with its value beside it."""
     value = html.escape(texts[first])
     return (
-        f"<label><span>{html.escape(name.replace('_', ' '))}</span>"
-        '<input type="range" data-lm-suppress-shortcuts="true" min="0" '
-        f'max="{len(texts) - 1}" value="{first}" step="1" autocomplete="off" disabled '
+        f'<label class="attn-a">{title}<input type="range" {_COMMON} min="0" '
+        f'max="{len(texts) - 1}" value="{first}" step="1" '
         f'aria-valuetext="{value}"><output aria-live="off">{value}</output></label>'
     )
+
+
+def _buttons(title: str, texts: list[str], first: int, name: str) -> str:
+    """Write one radio button for each kind."""
+    buttons = "".join(
+        f'<label><input type="radio" {_COMMON} name="{html.escape(name)}" value="{k}"'
+        f"{' checked' if k == first else ''}>{html.escape(text)}</label>"
+        for k, text in enumerate(texts)
+    )
+    spoken = re.sub("<.*?>", "", title)
+    return (
+        f'<div class="attn-a attn-g" role="radiogroup" aria-label="{spoken}">'
+        f"{title}{buttons}</div>"
+    )
+
+
+def _menu(title: str, texts: list[str], first: int) -> str:
+    """Write a menu of kinds."""
+    options = "".join(
+        f'<option value="{k}"{" selected" if k == first else ""}>'
+        f"{html.escape(text)}</option>"
+        for k, text in enumerate(texts)
+    )
+    return f'<label class="attn-a">{title}<select {_COMMON}>{options}</select></label>'
 
 
 class Live:

@@ -112,9 +112,9 @@ EXERCISES = (
         difficulty=1,
         minutes=6,
         question=(
-            r"Eight heads, float32, $n = 65{,}536$, $w = 128$. How many bytes hold "
-            r"(a) the weights of all pairs (`all_pairs`), (b) the weights of the "
-            r"kept pairs (`kept`), (c) the log-sum-exp (`lse`)?"
+            r"Take eight heads in float32, $n = 65{,}536$ tokens and a window of $w = "
+            r"128$. How many bytes hold (a) the weights of all pairs (`all_pairs`), "
+            r"(b) the weights of the kept pairs (`kept`), (c) the log-sum-exp (`lse`)?"
         ),
         parts=(
             Number(
@@ -254,8 +254,9 @@ EXERCISES = (
         difficulty=2,
         minutes=12,
         question=(
-            r"Suppose that the scale $s$ is learned. Derive $\partial \ell / "
-            r"\partial s$, and write it in one line using `dq`, `q` and $s$ only."
+            r"Suppose that the scale $\alpha$ is learned. Derive $\partial "
+            r"\mathcal{L} / \partial \alpha$, and write it in one line using `dq`, `q` "
+            r"and `scale` only."
         ),
         parts=(
             Function(
@@ -264,12 +265,12 @@ EXERCISES = (
                 (
                     Mistake(
                         "not divided",
-                        "dq carries a factor s already: divide by it.",
+                        "dq carries the scale already: divide by it.",
                         lambda dq, q, s: (dq * q).sum(),
                     ),
                     Mistake(
                         "multiplied",
-                        "dq carries a factor s already: divide by it, do not multiply.",
+                        "dq carries the scale already: divide by it, do not multiply.",
                         lambda dq, q, s: (dq * q).sum() * s,
                     ),
                     Mistake(
@@ -292,8 +293,9 @@ EXERCISES = (
             ),
         ),
         because=(
-            r"$S = s\, q \cdot k$, so that $\partial \ell/\partial s = \sum_i q_i "
-            r"\cdot \sum_j dS_{ij} k_j$, and the inner sum is $dq_i / s$."
+            r"$s_{ij} = \alpha\, q_i \cdot k_j$, so that $\partial \mathcal{L} / "
+            r"\partial \alpha = \sum_i q_i \cdot \sum_j dS_{ij} k_j$, and the inner "
+            r"sum is $dq_i / \alpha$."
         ),
     ),
     Exercise(
@@ -302,8 +304,8 @@ EXERCISES = (
         difficulty=1,
         minutes=5,
         question=(
-            r"Causal window, $n = 100$, $w = 8$. How many queries keep key 95 "
-            r"(`key_95`), key 0 (`key_0`) and key 50 (`key_50`)?"
+            r"Take a causal window of $w = 8$ and $n = 100$ tokens. How many queries "
+            r"keep key 95 (`key_95`), key 0 (`key_0`) and key 50 (`key_50`)?"
         ),
         parts=(
             Number(

@@ -173,11 +173,12 @@ EXERCISES = (
         difficulty=2,
         minutes=8,
         question=(
-            r"You estimate mutual information between letters of an alphabet of $K$ "
-            r"from $N$ pairs. By how many bits is the estimate too large on average, "
-            r"about, as a function of $K$ and $N$ (`bias`)? For $K = 96$ and $N = "
-            r"10{,}000$, to three decimals (`number`)? How many pairs bring it below "
-            r"0.01 bits, to the nearest thousand (`pairs`)?"
+            r"You estimate mutual information between letters of an alphabet from a "
+            r"count of pairs. By how many bits is the estimate too large on average, "
+            r"about, as a function of the alphabet's size and of the count, in this "
+            r"order (`bias`)? And for 96 letters and 10,000 pairs, to three decimals "
+            r"(`number`)? How many pairs bring it below 0.01 bits, to the nearest "
+            r"thousand (`pairs`)?"
         ),
         parts=(
             Formula(
@@ -192,17 +193,17 @@ EXERCISES = (
                     ),
                     Mistake(
                         "K squared",
-                        "The degrees of freedom of a K x K table are (K - 1)².",
+                        "K letters: a table of (K - 1)² degrees of freedom.",
                         lambda K, N: K**2 / (2 * N * math.log(2)),
                     ),
                     Mistake(
                         "K - 1",
-                        "A table of pairs has (K - 1)² degrees of freedom.",
+                        "K letters: a table of (K - 1)² degrees of freedom.",
                         lambda K, N: (K - 1) / (2 * N * math.log(2)),
                     ),
                     Mistake(
                         "2 forgotten",
-                        "Half of the degrees of freedom over N.",
+                        "Half of the degrees of freedom over the number of pairs.",
                         lambda K, N: (K - 1) ** 2 / (N * math.log(2)),
                     ),
                 ),
@@ -225,7 +226,10 @@ EXERCISES = (
                 "choosing-3", bias=bias, number=bias(96, 10_000), pairs=round(pairs, -3)
             )
         """,
-        because=r"$(K - 1)^2 / (2 N \ln 2)$: counting noise looks like information.",
+        because=(
+            r"$(96 - 1)^2 / (2 \cdot 10{,}000 \ln 2)$: counting noise looks like "
+            "information."
+        ),
     ),
     Exercise(
         id="choosing-4",
@@ -501,8 +505,7 @@ QUIZ = (
         (
             right(
                 "Counting noise looks like information.",
-                "The bias is about $(K-1)^2/(2N \\ln 2)$ bits, and falls with "
-                "the number of pairs.",
+                "The bias falls as the number of pairs grows, in proportion.",
             ),
             wrong(
                 "Short texts have more structure.",

@@ -148,11 +148,11 @@ EXERCISES = (
         difficulty=2,
         minutes=8,
         question=(
-            r"30 layers, five of six with a window of 1,024 keys, 4 heads of keys of "
-            r"width 128, 16-bit numbers, 32,768 tokens. How many MiB must be kept "
-            r"(`kept`; a window keeps 1,023 keys between two steps, a cache 1,024), "
-            r"how many would full attention keep (`full`), and what is the limit of "
-            r"their quotient for long texts (`limit`)?"
+            r"A model has 30 layers, five of six with a window of 1,024 keys, 4 heads "
+            r"of keys of width 128, and 16-bit numbers. It has read 32,768 tokens. How "
+            r"many MiB must be kept (`kept`; a window keeps 1,023 keys between two "
+            r"steps, a cache 1,024), how many would full attention keep (`full`), and "
+            r"what is the limit of their quotient for long texts (`limit`)?"
         ),
         parts=(
             Number(

@@ -244,8 +244,8 @@ EXERCISES = (
         difficulty=2,
         minutes=8,
         question=(
-            r"The same model as in the chapter ($d_{model} = 128$, 4 layers), with a "
-            r"context of $n = 8192$. How many times the steps may a window of 16 "
+            r"Take the model of the chapter ($d_{\text{model}} = 128$, 4 layers) with "
+            r"a context of $n = 8192$. How many times the steps may a window of 16 "
             r"train at equal FLOPs, causal, to one decimal (`steps`)? How many times "
             r"smaller is its cache (`cache`)?"
         ),

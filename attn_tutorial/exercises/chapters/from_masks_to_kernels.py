@@ -66,12 +66,12 @@ EXERCISES = (
         difficulty=3,
         minutes=15,
         question=(
-            r"One head, $n = 1024$, $d = 64$, half precision ($\beta = 2$), a window "
-            r"of $w = 64$, tiles of $64 \times 64$ on a grid. How many keys do the "
-            r"tiles of queries visit in all, $\sum_l \kappa_l$ (`visited`)? How many "
-            r"bytes are moved, $\beta h d\,(2n + 2\sum_l \kappa_l)$ (`bytes`)? How "
-            r"many FLOPs are executed (`flops`), and what is the intensity, to one "
-            r"decimal (`intensity`)?"
+            r"Take one head with $n = 1024$ and $d = 64$ in half precision ($\beta = "
+            r"2$), a window of $w = 64$, and tiles of $64 \times 64$ on a grid. How "
+            r"many keys do the tiles of queries visit in all, $\sum_l \kappa_l$ "
+            r"(`visited`)? How many bytes are moved, $\beta h d\,(2n + 2\sum_l "
+            r"\kappa_l)$ (`bytes`)? How many FLOPs are executed (`flops`), and what is "
+            r"the intensity, to one decimal (`intensity`)?"
         ),
         parts=(
             Number(
@@ -133,10 +133,10 @@ EXERCISES = (
         difficulty=2,
         minutes=12,
         question=(
-            r"$n = 2048$, $w = 128$. How many tiles are skipped, partial and full on "
-            r"a grid of $128 \times 128$ (`large`, a list of three), and on a grid "
-            r"of $64 \times 64$ (`small`)? What is the tile tax of each, to three "
-            r"decimals (`taxes`, a list of two)?"
+            r"Take $n = 2048$ tokens and $w = 128$. How many tiles are skipped, "
+            r"partial and full on a grid of $128 \times 128$ (`large`, a list of "
+            r"three), and on a grid of $64 \times 64$ (`small`)? What is the tile tax "
+            r"of each, to three decimals (`taxes`, a list of two)?"
         ),
         parts=(
             Items(
@@ -204,8 +204,8 @@ EXERCISES = (
             r"each visit it must load the queries, and load and store their running "
             r"output. Leave the running softmax's two numbers out of it. How many "
             r"bytes does it move, as a function of $\beta$, $h$, $d$, $n$ and the "
-            r"visited queries $M = \sum_u M'_u$ (`bytes`)? And for the numbers of "
-            r"kernels-1 (`number`)?"
+            r"number of queries that all its tiles of keys visit together (`bytes`)? "
+            r"And for the numbers of kernels-1 (`number`)?"
         ),
         parts=(
             Formula(
@@ -268,10 +268,10 @@ EXERCISES = (
         difficulty=2,
         minutes=10,
         question=(
-            r"$n = 4096$, tiles of $128 \times 64$ (queries by keys). How many of "
-            r"the visited tiles are full, so that a kernel need not mask them, for "
-            r"$w = 256$ (`wide`), for $w = 64$ (`narrow`), and for adjacent blocks "
-            r"of 256 (`blocks`)?"
+            r"A text of $n = 4096$ tokens is cut into tiles of 128 queries by 64 keys. "
+            r"How many of the visited tiles are full, so that a kernel need not mask "
+            r"them, for $w = 256$ (`wide`), for $w = 64$ (`narrow`), and for adjacent "
+            r"blocks of 256 (`blocks`)?"
         ),
         parts=(
             Number(

@@ -176,10 +176,11 @@ EXERCISES = (
         difficulty=2,
         minutes=8,
         question=(
-            r"A query of gpt-oss meets $m$ keys whose scores are all 0, and the "
-            r"sink's score is $s$. Which share of the weight do the keys keep, as a "
-            r"function of $m$ and $s$ (`share`)? From which $m$ on is it more than "
-            r"90 %, for $s = 2$ (`keys`)?"
+            r"A query of gpt-oss meets $\kappa$ keys whose scores are all 0, and the "
+            r"sink's score is $s_{\text{sink}}$. Which share of the weight do the keys "
+            r"keep, as a function of $\kappa$ and $s_{\text{sink}}$ (`share`)? From "
+            r"which $\kappa$ on is it more than 90 %, for $s_{\text{sink}} = 2$ "
+            r"(`keys`)?"
         ),
         parts=(
             Formula(
@@ -201,7 +202,7 @@ EXERCISES = (
                     ),
                     Mistake(
                         "one key",
-                        "All m keys weigh exp(0) = 1 each.",
+                        "All keys weigh exp(0) = 1 each.",
                         lambda m, s: 1 / (1 + 2.718281828459045**s),
                     ),
                 ),
@@ -212,7 +213,7 @@ EXERCISES = (
                 {
                     66: "66 keys keep 0.8993.",
                     18: "A score enters by its exponential: 9 e² = 66.5.",
-                    74: "m > 9 e^s, not 10 e^s.",
+                    74: "There must be 9 e² keys, not 10 e².",
                 },
             ),
         ),
@@ -221,8 +222,8 @@ EXERCISES = (
             check("hf-3", share=lambda m, s: m / (m + math.exp(s)), keys=keys)
         """,
         because=(
-            "Each key weighs $e^0 = 1$, the sink $e^s$: more than 0.9 from $m > 9 "
-            "e^s$ on."
+            r"Each key weighs $e^0 = 1$, the sink $e^{s_{\text{sink}}}$: more than 0.9 "
+            r"from $\kappa > 9 e^{s_{\text{sink}}}$ on."
         ),
     ),
     Exercise(

@@ -140,8 +140,8 @@ EXERCISES = (
         difficulty=1,
         minutes=4,
         question=(
-            r"A text of $n = 1000$ tokens, a window of $w = 10$. How many pairs are "
-            r"kept (`pairs`), and how many FLOPs does one head of width $d = 64$ "
+            r"A text has $n = 1000$ tokens, and the window is $w = 10$. How many pairs "
+            r"are kept (`pairs`), and how many FLOPs does one head of width $d = 64$ "
             r"need for them (`flops`)?"
         ),
         parts=(

@@ -156,8 +156,8 @@ EXERCISES = (
         question=(
             r"Three layers with causal windows $w_0 = 1$, $w_1 = 8$ and $w_2 = 8$. "
             r"(a) What is the longest period that such a stack could copy, by the "
-            r"bound (`period`)? (b) What do `steps_back(“local 1, local 8”, 3)` "
-            r"(`two_names`) and `steps_back(“local 1, local 8, local 8”, 3)` "
+            r"bound (`period`)? (b) What do `steps_back('local 1, local 8', 3)` "
+            r"(`two_names`) and `steps_back('local 1, local 8, local 8', 3)` "
             r"(`three_names`) give? Patterns take turns from layer to layer."
         ),
         parts=(
@@ -260,11 +260,12 @@ EXERCISES = (
         difficulty=2,
         minutes=8,
         question=(
-            r"With the sink score $z$, a query has $m$ keys, all with score 0. Which "
-            r"share of its attention goes to nothing, as a function of $z$ and $m$ "
-            r"(`share`)? (a) Which $z$ sends half of it to nothing for four keys, to "
-            r"three decimals (`z`)? (b) With that $z$ and a window that holds one "
-            r"key only, how much goes to nothing (`one_key`)?"
+            r"With the sink score $s_{\text{sink}}$, a query has $\kappa$ keys, all "
+            r"with score 0. Which share of its attention goes to nothing, as a "
+            r"function of $s_{\text{sink}}$ and $\kappa$ (`share`)? (a) Which "
+            r"$s_{\text{sink}}$ sends half of it to nothing for four keys, to three "
+            r"decimals (`half`)? (b) With that $s_{\text{sink}}$ and a window that "
+            r"holds one key only, how much goes to nothing (`one_key`)?"
         ),
         parts=(
             Formula(
@@ -288,7 +289,7 @@ EXERCISES = (
                     ),
                     Mistake(
                         "one key",
-                        "All m keys weigh exp(0) = 1 each.",
+                        "All keys weigh exp(0) = 1 each.",
                         lambda z, m: torch.tensor(z).sigmoid().item(),
                     ),
                     Mistake(
@@ -299,10 +300,10 @@ EXERCISES = (
                 ),
             ),
             Number(
-                "z",
+                "half",
                 1.386,
                 {
-                    4.0: "A score enters by its exponential: exp(z) = 4.",
+                    4.0: "A score enters by its exponential, which is 4 here.",
                     0.0: "One sink of score 0 against four keys: a fifth.",
                 },
                 within=0.0006,
@@ -322,7 +323,7 @@ EXERCISES = (
             check(
                 "inside-5",
                 share=lambda z, m: math.exp(z) / (math.exp(z) + m),
-                z=z,
+                half=z,
                 one_key=math.exp(z) / (math.exp(z) + 1),
             )
         """,

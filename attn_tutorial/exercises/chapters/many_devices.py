@@ -91,11 +91,11 @@ EXERCISES = (
         difficulty=2,
         minutes=10,
         question=(
-            r"$n = 65{,}536$ tokens on $P = 8$ ranks, $w = 256$, 8 heads, $d = d_v = "
-            r"64$, float32. How many bytes does a rank in the middle send forward "
-            r"(`middle`)? The first rank (`first`)? A rank of a ring (`ring`)? From "
-            r"which length $n$ on, a multiple of 8, does the ring send at least a "
-            r"thousand times what the halo sends (`length`)?"
+            r"Cut $n = 65{,}536$ tokens over $P = 8$ ranks, with $w = 256$ and 8 heads "
+            r"of width $d = d_v = 64$ in float32. How many bytes does a rank in the "
+            r"middle send forward (`middle`)? The first rank (`first`)? A rank of a "
+            r"ring (`ring`)? From which length $n$ on, a multiple of 8, does the ring "
+            r"send at least a thousand times what the halo sends (`length`)?"
         ),
         parts=(
             Number(
@@ -408,11 +408,11 @@ EXERCISES = (
         difficulty=2,
         minutes=10,
         question=(
-            r"Causal *full* attention on $P$ equal contiguous shards of $c$ tokens: "
-            r"how many pairs does rank $r$ compute, as a function of $r$ and $c$ "
-            r"(`pairs`)? What is the last rank's share against the average for $P = "
-            r"64$ and long shards, to two decimals (`ratio`)? Is a causal window "
-            r"with $w \le c$ (`window`) (a) as uneven; (b) even, but for the first "
+            r"Causal *full* attention on $P$ equal contiguous shards: how many pairs "
+            r"does rank $r$ compute, as a function of $r$ and of the length $n/P$ of a "
+            r"shard (`pairs`)? What is the last rank's share against the average for "
+            r"$P = 64$ and long shards, to two decimals (`ratio`)? Is a causal window "
+            r"with $w \le n/P$ (`window`) (a) as uneven; (b) even, but for the first "
             r"rank; (c) uneven the other way?"
         ),
         parts=(

@@ -200,10 +200,10 @@ EXERCISES = (
         difficulty=2,
         minutes=10,
         question=(
-            r"The classical Newton-Schulz iteration is $s \to p(s) = \frac{1}{8}(15 "
-            r"s - 10 s^3 + 3 s^5)$. Give $p'$ as a function of $s$ (`slope`). How "
-            r"many iterations does it need to lift $s = 0.01$ to 0.68 or more "
-            r"(`classical`), and how many does Muon's, with 3.4445, -4.775 and "
+            r"The classical Newton-Schulz iteration is $s_l \to p(s_l) = \frac{1}{8}"
+            r"(15 s_l - 10 s_l^3 + 3 s_l^5)$. Give $p'$ as a function of $s_l$ "
+            r"(`slope`). How many iterations does it need to lift $s_l = 0.01$ to 0.68 "
+            r"or more (`classical`), and how many does Muon's, with 3.4445, -4.775 and "
             r"2.0315 (`muon`)?"
         ),
         parts=(
@@ -266,10 +266,10 @@ EXERCISES = (
         minutes=15,
         question=(
             r"Without rotary positions low-rank attention need not rebuild keys. "
-            r"With $c_j = A x_j$ and one head, write attention in terms of $B_K^T "
-            r"q_i$ and $c_j$ only, and apply $B_V$ once for each query "
-            r"(`from_latents`). What does it cost for each pair, as a factor of "
-            r"$4d$: give it as a function of $r$ and $d$ (`factor`)?"
+            r"With $c_j = W^{\downarrow} x_j$ and one head, write attention in terms "
+            r"of $(W^{\uparrow}_K)^T q_i$ and $c_j$ only, and apply $W^{\uparrow}_V$ "
+            r"once for each query (`from_latents`). What does it cost for each pair, "
+            r"as a factor of $4d$: give it as a function of $r$ and $d$ (`factor`)?"
         ),
         parts=(
             Function(
@@ -330,8 +330,8 @@ EXERCISES = (
             check("other-4", from_latents=from_latents, factor=lambda r, d: r / d)
         """,
         because=(
-            "$q_i \\cdot B_K c_j = (B_K^T q_i) \\cdot c_j$, and $\\sum_j w_{ij} B_V "
-            "c_j = B_V \\sum_j w_{ij} c_j$."
+            r"$q_i \cdot W^{\uparrow}_K c_j = ((W^{\uparrow}_K)^T q_i) \cdot c_j$, and "
+            r"$\sum_j p_{ij} W^{\uparrow}_V c_j = W^{\uparrow}_V \sum_j p_{ij} c_j$."
         ),
     ),
     Exercise(

@@ -128,10 +128,10 @@ EXERCISES = (
         difficulty=2,
         minutes=8,
         question=(
-            r"Two keys, scores $s$ and $0$, first weight $p$. Write the derivative "
-            r"of $p$ with respect to $s$ as a function of $p$ (`derivative`), and "
-            r"find its largest value (`largest`), and its value at $s = 10$ to two "
-            r"significant digits (`at_ten`)."
+            r"Two keys have the scores $s$ and $0$, and the first of them has the "
+            r"weight $p$. Write the derivative of $p$ with respect to $s$ as a "
+            r"function of $p$ (`derivative`), and find its largest value (`largest`), "
+            r"and its value at $s = 10$ to two significant digits (`at_ten`)."
         ),
         parts=(
             Formula(

@@ -175,11 +175,11 @@ EXERCISES = (
         difficulty=2,
         minutes=12,
         question=(
-            r"Let every block read $r$ neighbours on each side instead of one, with "
-            r"$r < m$. Derive the number of kept pairs as a function of $m$, $b$ and "
-            r"$r$ (`pairs`). How many for $m = 10$, $b = 4$, $r = 2$ (`number`)? And "
-            r"which $r$ is needed to contain a window of $w = 100$ with $b = 32$ "
-            r"(`r`)?"
+            r"Let every block read $\nu$ neighbours on each side instead of one, with "
+            r"$\nu < m$. Derive the number of kept pairs as a function of $m$, $b$ and "
+            r"$\nu$ (`pairs`). How many for $m = 10$, $b = 4$, $\nu = 2$ (`number`)? "
+            r"And which $\nu$ is needed to contain a window of $w = 100$ with $b = 32$ "
+            r"(`neighbours`)?"
         ),
         parts=(
             Formula(
@@ -217,7 +217,7 @@ EXERCISES = (
                     Mistake(
                         "ends counted as for one",
                         "Every step of the distance loses two squares more, so "
-                        "that the loss is r (r + 1).",
+                        "that the loss is ν (ν + 1).",
                         lambda m, b, r: (m * (2 * r + 1) - 2 * r) * b**2,
                     ),
                 ),
@@ -228,11 +228,11 @@ EXERCISES = (
                 {
                     800: "The ends are missing.",
                     44: "These are squares; each has 16 pairs.",
-                    448: "That is r = 1.",
+                    448: "That is one neighbour.",
                 },
             ),
             Number(
-                "r",
+                "neighbours",
                 4,
                 {
                     3: (
@@ -249,7 +249,10 @@ EXERCISES = (
 
 
             check(
-                "sparse-3", pairs=pairs, number=pairs(10, 4, 2), r=math.ceil(100 / 32)
+                "sparse-3",
+                pairs=pairs,
+                number=pairs(10, 4, 2),
+                neighbours=math.ceil(100 / 32),
             )
         """,
         because=(

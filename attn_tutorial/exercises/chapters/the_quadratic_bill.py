@@ -125,10 +125,10 @@ EXERCISES = (
         difficulty=1,
         minutes=5,
         question=(
-            r"Some models use an MLP that widens by a factor $e \ne 4$. At which "
+            r"Some models use an MLP that widens by another factor than 4. At which "
             r"length does attention cost as much as the rest of its layer, as a "
-            r"function of the width $d$ and $e$ (`crossover`)? And for "
-            r"$d_{\text{model}} = 512$ and $e = 2$ (`length`)?"
+            r"function of $d_{\text{model}}$ and of that factor (`crossover`)? And for "
+            r"$d_{\text{model}} = 512$ and a factor of 2 (`length`)?"
         ),
         parts=(
             Formula(
@@ -144,13 +144,13 @@ EXERCISES = (
                         lambda d, e: e * d,
                     ),
                     Mistake(
-                        "e fixed at 4",
-                        "This does not depend on e: it is the rule for e = 4.",
+                        "factor fixed at 4",
+                        "This is the rule for a factor of 4, whatever the factor is.",
                         lambda d, e: 6 * d,
                     ),
                     Mistake(
                         "MLP counted once",
-                        "The MLP has two matrices, there and back: 4 e n d² FLOPs.",
+                        "The MLP has two matrices, there and back.",
                         lambda d, e: (2 + e / 2) * d,
                     ),
                 ),
@@ -158,7 +158,7 @@ EXERCISES = (
             Number(
                 "length",
                 2048,
-                {3072: "That is e = 4.", 1024: "The projections cost too."},
+                {3072: "That is a factor of 4.", 1024: "The projections cost too."},
             ),
         ),
         worked="""
@@ -169,8 +169,8 @@ EXERCISES = (
             )
         """,
         because=(
-            r"The rest of the layer costs $(8 + "
-            r"4e)\, n d^2$ and attention $4 n^2 d$."
+            r"For a factor of 2 the rest of the layer costs $(8 + 4 \cdot 2)\, n "
+            r"d_{\text{model}}^2$ FLOPs, and attention $4 n^2 d_{\text{model}}$."
         ),
     ),
     Exercise(
@@ -180,8 +180,9 @@ EXERCISES = (
         minutes=5,
         question=(
             r"A GPU has 80 GiB of memory free. What is the largest $n$, a power of "
-            r"two, for which the scores of one layer with 16 heads in float16 (2 "
-            r"bytes) fit? Only one $n \times n$ matrix in each head, nothing else."
+            r"two, for which the scores of one layer with 16 heads fit in float16, "
+            r"with 2 bytes a number? Count one $n \times n$ matrix in each head and "
+            r"nothing else."
         ),
         parts=(
             Number(
@@ -327,8 +328,8 @@ EXERCISES = (
         minutes=8,
         question=(
             r"The causal pattern keeps $n(n+1)/2$ pairs. At which length does causal "
-            r"attention cost as much as the rest of its layer, as a function of the "
-            r"width $d$ (`length`)? And for $d = 64$ (`at_64`)?"
+            r"attention cost as much as the rest of its layer, as a function of "
+            r"$d_{\text{model}}$ (`length`)? And for $d_{\text{model}} = 64$ (`at_64`)?"
         ),
         parts=(
             Formula(

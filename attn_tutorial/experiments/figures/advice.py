@@ -7,12 +7,19 @@ from collections.abc import Sequence
 from attn_tutorial.experiments.figures.rows import Dots, rows_of_dots
 from attn_tutorial.experiments.models import WINDOWS
 from attn_tutorial.experiments.records import Runs
+from attn_tutorial.experiments.studies import advice_tasks
 from attn_tutorial.experiments.studies.window_advice import CONTEXTS, tasks
 from attn_tutorial.experiments.window_rules import RULES, Outcome, Task
 from attn_tutorial.instruments.limits import RISE
 from attn_tutorial.pictures.plots import COLORS, CYCLE, Picture, lines
 
-__all__ = ["advice", "advice_by_rule", "loss_by_context", "regained"]
+__all__ = [
+    "advice",
+    "advice_by_rule",
+    "advice_on_new_tasks",
+    "loss_by_context",
+    "regained",
+]
 
 LOOKS = {  # kind of outcome: marker, colour
     "hit": ("o", COLORS["green"]),
@@ -127,3 +134,9 @@ def _regained(losses: Sequence[float]) -> list[float]:
 def advice(runs: Runs) -> Picture:
     """Draw the rules on all tasks that are recorded."""
     return advice_by_rule(tasks(runs))
+
+
+def advice_on_new_tasks(runs: Runs) -> Picture:
+    """Draw the rules on the tasks that they were not made on."""
+    title = "Advice on tasks that the rules were not made on"
+    return advice_by_rule(advice_tasks.tasks(runs), title=title)

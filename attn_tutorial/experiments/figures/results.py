@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from attn_tutorial.experiments.figures import applications
-from attn_tutorial.experiments.figures.advice import advice, loss_by_context
+from attn_tutorial.experiments.figures.advice import (
+    advice,
+    advice_on_new_tasks,
+    loss_by_context,
+)
 from attn_tutorial.experiments.figures.converting import (
     before_and_after,
     layer_by_layer,
@@ -19,6 +23,12 @@ from attn_tutorial.experiments.figures.inside import (
     copying_by_period,
     course_of_copying,
     every_head,
+)
+from attn_tutorial.experiments.figures.pairs import (
+    headline_pairs,
+    leads,
+    sink_pairs,
+    sink_pairs_longer,
 )
 from attn_tutorial.experiments.figures.rows import Dots, mean_bar, rows_of_dots
 from attn_tutorial.experiments.figures.tradeoffs import pareto, remedies
@@ -35,11 +45,13 @@ __all__ = [
     "bits_against_full",
     "bits_along_passage",
     "bits_at_equal_steps",
+    "deep_recall_by_distance",
     "dots",
     "evidence_by_window",
     "latch_blocks",
     "latch_memory",
     "learning_rates",
+    "placements",
     "quality",
     "recall_by_distance",
     "tagging_of_names",
@@ -161,6 +173,29 @@ def recall_by_distance(
     drawn.axes[0].get_legend().remove()
     drawn.legend(frameon=False, loc="outside lower center", ncols=2)
     return drawn
+
+
+def deep_recall_by_distance(
+    runs: Runs, title: str = "Recall with four layers, tuned and trained longer"
+) -> Picture:
+    """Draw the recall of four layers in bands of distance."""
+    shown = [group for group, _ in runs.groups("pattern", "layers")]
+    return recall_by_distance(runs, shown, title=title)
+
+
+def placements(
+    runs: Runs, title: str = "Bits by the layers that stay full, each seed a dot"
+) -> Picture:
+    """Draw test bits of every placement of full layers, fewest first."""
+
+    def named(run: Run) -> str:
+        layers = run.setting["pattern"].split(", ")
+        full = [str(k) for k, name in enumerate(layers, 1) if name == "full"]
+        return f"full: {' '.join(full) or 'none'}"
+
+    ordered = sorted(runs, key=lambda run: run.setting["pattern"].count("full"))
+    xlabel = "test bits per byte"
+    return quality(Runs(ordered), "test_bits", title=title, xlabel=xlabel, name=named)
 
 
 def bits_at_equal_steps(
@@ -348,8 +383,15 @@ FIGURES: dict[str, tuple[Callable[[Runs], Picture], ...]] = {
         bits_against_full,
         evidence_by_window,
     ),
+    "headline": (headline_pairs,),
+    "headline_adamw": (headline_pairs,),
+    "trajectories": (leads,),
+    "sinks": (sink_pairs, sink_pairs_longer),
+    "layer_search": (placements,),
+    "deep_recall": (deep_recall_by_distance,),
     "recall": (recall_by_distance, evidence_by_window),
     "window_advice": (advice, loss_by_context),
+    "advice_tasks": (advice_on_new_tasks,),
     "inside": (copying_by_period, course_of_copying, every_head, agreement),
     "tagging": (tagging_of_names, evidence_by_window),
     "optimisers": (learning_rates,),

@@ -31,7 +31,7 @@ from attn_tutorial.experiments.tables import table
 __all__ = ["QUESTION", "SMALL", "TUNING", "settings", "train", "train_on"]
 
 QUESTION = "Does a window cost bits on real text, at equal steps, FLOPs or cache?"
-TUNING = Tuning((0.01, 0.02, 0.04), "validation_bits", {"steps": 150})
+TUNING = Tuning((0.01, 0.02, 0.04), "validation_bits", {"steps": 150}, reach=0)
 
 BYTES = 256
 LENGTH = 512  # of the passages that are evaluated

@@ -19,7 +19,7 @@ from attn_tutorial.networks.tasks import IGNORE
 __all__ = ["QUESTION", "TUNING", "draw", "settings", "train"]
 
 QUESTION = "Can layers with windows look up what was said before?"
-TUNING = Tuning((0.01, 0.02, 0.04), "validation_error", {"steps": 120})
+TUNING = Tuning((0.01, 0.02, 0.04), "validation_error", {"steps": 120}, reach=0)
 
 KEYS = VALUES = 16
 TEST_SIZE, HELD_OUT = 512, {"test": 10**6, "validation": 10**6 + 1}  # seeds

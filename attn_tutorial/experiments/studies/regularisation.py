@@ -29,7 +29,7 @@ from attn_tutorial.experiments.tables import table
 __all__ = ["QUESTION", "TUNING", "settings", "train"]
 
 QUESTION = "What helps where there is little text and many passes over it?"
-TUNING = Tuning((0.02, 0.04, 0.08), "validation_bits", {"steps": 100})
+TUNING = Tuning((0.02, 0.04, 0.08), "validation_bits", {"steps": 100}, reach=0)
 
 BASE = {**SMALL, "optimizer": "muon", "lr": 0.02, "weight_decay": 0.0}
 BASE |= {"steps": 300, "text_bytes": 3 * 2**13}

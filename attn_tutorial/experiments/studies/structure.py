@@ -44,7 +44,9 @@ __all__ = [
 ]
 
 QUESTION = "What do parameters, cache bytes and operations buy?"
-TUNING = Tuning((0.01, 0.02, 0.04, 0.08, 0.16), "validation_bits", {"steps": 100})
+TUNING = Tuning(
+    (0.01, 0.02, 0.04, 0.08, 0.16), "validation_bits", {"steps": 100}, reach=0
+)
 
 BASE = {**SMALL, **MUON}
 VARIANTS: dict[str, Setting] = {

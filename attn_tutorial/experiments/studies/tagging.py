@@ -21,7 +21,7 @@ from attn_tutorial.experiments.tables import table
 __all__ = ["QUESTION", "TUNING", "labelled", "settings", "train"]
 
 QUESTION = "How much of a program must one see to name the role of each byte?"
-TUNING = Tuning((0.01, 0.02, 0.04), "validation_error", {"steps": 100})
+TUNING = Tuning((0.01, 0.02, 0.04), "validation_error", {"steps": 100}, reach=0)
 
 BASE = {"n": 256, "d_model": 96, "heads": 3, "layers": 3, "batch": 8, "steps": 400}
 BASE |= {"optimizer": "muon", "lr": 0.02, "weight_decay": 0.01, "passages": 240}

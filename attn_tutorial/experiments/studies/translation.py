@@ -23,7 +23,7 @@ from attn_tutorial.networks.translator import EncoderDecoder
 __all__ = ["QUESTION", "TUNING", "draw", "part_of_pair", "settings", "train"]
 
 QUESTION = "Which attentions of an encoder-decoder can do with a window?"
-TUNING = Tuning((0.01, 0.02, 0.04), "validation_error", {"steps": 60})
+TUNING = Tuning((0.01, 0.02, 0.04), "validation_error", {"steps": 60}, reach=0)
 
 SIGNS = "\0\1 -abcdefghijklmnopqrstuvwxyzMßöü,"  # filling, start and end, letters
 PAD, MARK = 0, 1
