@@ -41,7 +41,7 @@ def prose(text: str) -> str:
     )
     text = twins.KINDS["code"].sub("x", text)
     text = re.sub(r"\[([^][]*)\]\([^)\s]+\)", r"\1", text)
-    return twins.KINDS["tag"].sub("", text)
+    return twins.KINDS["tag"].sub("·", text)
 
 
 # What a translation takes over as it is: titles that are linked, and Chinese words.
