@@ -72,6 +72,7 @@ def name_twin(app, pagename, templatename, context, doctree):
 
 
 def mend_frame(app, pagename, templatename, context, doctree):
+    context["pages_below"] = say(app.config, "Pages below this one")
     if not is_chinese(app.config):
         return
     body = context.get("body", "")
@@ -120,7 +121,7 @@ class Chinese(SearchLanguage):
 
     lang = "zh"
     language_name = "Chinese"
-    js_stemmer_rawcode = SearchEnglish.js_stemmer_rawcode
+    js_stemmer_code = SearchEnglish.js_stemmer_code
     stopwords = SearchEnglish.stopwords
     js_splitter_code = f"""
 const splitQuery = (query) =>

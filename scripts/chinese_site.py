@@ -30,6 +30,7 @@ HTML = ROOT / "_build" / "html"
 OWN_STATIC = ("documentation_options.js", "language_data.js", "translations.js")
 WHY = "此段尚未翻译，或英文原文已有改动"
 STALE = f'<span class="stale" title="{WHY}">英文</span>'
+BIBLIOGRAPHY = "book/bibliography"
 UNSEARCHED = "---\nnosearch: true\n---\n\n"
 LINK = re.compile(r"\]\(([\w./-]*\.(?:md|ipynb))#([^)\s]+)\)")
 ADDRESS = re.compile(r'((?:href|src)=")([^"#?]+)([^"]*")')
@@ -135,9 +136,8 @@ def stub(name: str, pages: dict[str, str]) -> str:
     """A page without a translation: its title, and what others link within it."""
     path = chinese.source_of_document(name)
     title, *others = paragraphs.headings(path)
-    if name == "book/bibliography":  # where citations lead
-        text = path.read_text(encoding="utf-8")
-        return UNSEARCHED + text.replace(f"# {title}", f"# {chinese.say(title)}", 1)
+    if name == BIBLIOGRAPHY:  # citations lead to its entries, which are numbered
+        return UNSEARCHED + path.read_text(encoding="utf-8")
     lines = [f"{UNSEARCHED}# {chinese.say(title)}"]
     lines += [f"## {heading}" for heading in others]
     lines += [f"({label})=\n{label}" for label in sorted(linked(name, pages))]
@@ -185,9 +185,10 @@ def config() -> dict:
 def contents() -> dict:
     """The book's table of contents, in Chinese."""
     text = (ROOT / "_toc.yml").read_text(encoding="utf-8")
-    return yaml.safe_load(
-        re.sub(r"(?<=caption: ).+", lambda match: chinese.say(match[0]), text)
-    )
+    text = re.sub(r"(?<=caption: ).+", lambda match: chinese.say(match[0]), text)
+    entry = f"- file: {BIBLIOGRAPHY}"
+    title = chinese.say("Bibliography")
+    return yaml.safe_load(text.replace(entry, f"{entry}\n    title: {title}"))
 
 
 # Pages.
