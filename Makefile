@@ -24,7 +24,7 @@ help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /#/' \
 	| while IFS='#' read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
 
-book: site  ## Build the site (no torch needed) and say how to open it
+book: site  ## Build the site, English and Chinese (no torch needed), and say how to open it
 	@echo
 	@echo "The book is ready. Open this address in a browser:"
 	@echo "  file://$(CURDIR)/$(HTML)/index.html"
@@ -117,6 +117,7 @@ screens: $(VENV)/.everything browser site  ## Photograph the site's ten places a
 site: $(VENV)/.book
 	@# After a failure nothing is kept, or the next build would skip the faulty pages.
 	$(BIN)/jupyter-book build -W -n --keep-going . || { rm -rf _build; exit 1; }
+	$(BIN)/python scripts/chinese.py build
 
 browser:
 	@bash scripts/browser.sh

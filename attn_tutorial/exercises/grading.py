@@ -24,6 +24,7 @@ from attn_tutorial.exercises import wire
 from attn_tutorial.exercises.collection import exercises
 from attn_tutorial.exercises.exercise import Exercise, Function
 from attn_tutorial.exercises.judging import Verdict, judge_outcomes, judge_part
+from attn_tutorial.exercises.languages import say
 
 __all__ = ["Grade", "Limits", "grade"]
 
@@ -284,11 +285,12 @@ def _result(exercise: Exercise, answers: dict, seed: int) -> dict:
 
 def _finding(part: object, answer: object, seed: int) -> Verdict:
     if not isinstance(answer, dict):
-        return Verdict(part.name, None, "not answered")
+        return Verdict(part.name, None, say("not answered"))
     try:
         if isinstance(part, Function) and "outcomes" in answer:
             outcomes = [wire.decode(value) for value in answer["outcomes"]]
             return judge_outcomes(part, outcomes, seed)
         return judge_part(part, wire.decode(answer["value"]), seed)
     except (ValueError, KeyError, TypeError, RuntimeError, RecursionError) as error:
-        return Verdict(part.name, False, f"no answer that can be read: {error}")
+        text = say("no answer that can be read: {error}", error=error)
+        return Verdict(part.name, False, text)
