@@ -17,14 +17,14 @@ NBVAL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope \
 	-p no:cacheprovider --nbval $(NOTEBOOKS)
 
 .DEFAULT_GOAL := help
-.PHONY: help book test notebooks lab serve pdf check clean index benchmark gpu mutants \
-	stable versions screens browser publish-as site
+.PHONY: help book test notebooks lab serve pdf slides timings check clean index benchmark \
+	gpu mutants stable versions colab hub screens browser publish-as site
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /#/' \
 	| while IFS='#' read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
 
-book: site  ## Build the site (no torch needed) and say how to open it
+book: site  ## Build the site, English and Chinese (no torch needed), and say how to open it
 	@echo
 	@echo "The book is ready. Open this address in a browser:"
 	@echo "  file://$(CURDIR)/$(HTML)/index.html"
@@ -51,6 +51,13 @@ serve: site  ## Serve the built site on this computer
 pdf: $(VENV)/.everything browser site  ## Print the whole book into _build/book.pdf
 	$(BIN)/python scripts/book_pdf.py
 
+slides: site  ## Make the slides for a class again, into the built site
+	$(BIN)/python scripts/slides.py
+
+timings: $(VENV)/.everything  ## Run each chapter alone, and write down its time and memory (20 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/timings.py
+	$(BIN)/python scripts/teaching_pages.py
+
 check: $(VENV)/.everything  ## Check style only (seconds)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -64,6 +71,7 @@ index: $(VENV)/.everything  ## Write the equation index, the questions of the so
 	$(BIN)/python scripts/solutions_page.py
 	$(BIN)/python scripts/benchmark_page.py
 	$(BIN)/python scripts/experiment_page.py
+	$(BIN)/python scripts/teaching_pages.py
 
 # Where the records go, and how many independent runs there are.
 DEVICE ?= cpu
@@ -92,6 +100,12 @@ stable: $(VENV)/.everything  ## Compare stored numbers with other thread counts 
 versions:  ## Run the unit tests with the oldest releases, Colab's, the pinned, the newest
 	PYTHON=$(PYTHON) bash scripts/versions.sh $(VERSIONS)
 
+colab:  ## Run each chapter alone, with what Colab brings (PYTHON=python3.13 is Colab's)
+	PYTHON=$(PYTHON) bash scripts/colab.sh $(NOTEBOOKS)
+
+hub: $(VENV)/.everything  ## Start a JupyterHub here and let a student run a chapter (needs npm)
+	PYTHON=$(PYTHON) bash scripts/hub.sh
+
 publish-as: $(VENV)/.book  ## Set the repository's address: OWNER=... REPO=...
 	$(BIN)/python scripts/publish_as.py "$(OWNER)" "$(REPO)"
 
@@ -103,6 +117,7 @@ screens: $(VENV)/.everything browser site  ## Photograph the site's ten places a
 site: $(VENV)/.book
 	@# After a failure nothing is kept, or the next build would skip the faulty pages.
 	$(BIN)/jupyter-book build -W -n --keep-going . || { rm -rf _build; exit 1; }
+	$(BIN)/python scripts/chinese.py build
 
 browser:
 	@bash scripts/browser.sh

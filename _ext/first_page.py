@@ -37,51 +37,57 @@ def row_path(query: int, keys: list[int]) -> str:
     return f"M{keys[0]} {query}h{len(keys)}v1h-{len(keys)}z"
 
 
-def draw_row(query: int, keys: list[int]) -> str:
+def draw_row(query: int, keys: list[int], say=str) -> str:
     """A query's turn: its row is framed, its keys stand out and are counted."""
     still = " still" if query == STILL else ""
+    words = say("query {query}: {keys} keys").format(query=query, keys=len(keys))
     return (
         f'<g class="turn{still}" style="--i:{query}">'
         f'<path d="{row_path(query, keys)}"/>'
         f'<rect y="{query}" width="{TOKENS}" height="1"/>'
-        f'<text x="{TOKENS / 2:g}" y="{TOKENS + 1.6}">query {query}: {len(keys)} keys'
-        "</text></g>"
+        f'<text x="{TOKENS / 2:g}" y="{TOKENS + 1.6}">{words}</text></g>'
     )
 
 
-def draw_mask(name: str) -> str:
-    title, words, keep = MASKS[name]
+def draw_mask(name: str, say=str) -> str:
+    *texts, keep = MASKS[name]
+    title, words = map(say, texts)
     keys = [kept_keys(keep, query) for query in range(TOKENS)]
     count = sum(map(len, keys))
     kept = "".join(row_path(query, found) for query, found in enumerate(keys))
-    turns = "".join(draw_row(query, found) for query, found in enumerate(keys))
+    turns = "".join(draw_row(query, found, say) for query, found in enumerate(keys))
+    caption = say("{words}: {count} pairs").format(words=words, count=count)
     return (
         f'<figure class="{name}">'
         f'<svg viewBox="-0.1 -0.1 {TOKENS + 0.2} {TOKENS + 2.2}" '
-        f'role="img" aria-label="{ALT[name].format(count)}" data-mask="{name}">'
+        f'role="img" aria-label="{say(ALT[name]).format(count)}" data-mask="{name}">'
         f'<path class="page" d="M0 0h{TOKENS}v{TOKENS}h-{TOKENS}z"/>'
         f'<path data-kept d="{kept}"/><path class="lines" d="{LINES}"/>{turns}</svg>'
-        f"<figcaption><strong>{title}</strong><br>{words}: {count} pairs</figcaption>"
+        f"<figcaption><strong>{title}</strong><br>{caption}</figcaption>"
         "</figure>"
     )
 
 
-def draw_masks() -> str:
-    """All three, and a box that stops the walk."""
+def draw_masks(say=str) -> str:
+    """All three, and a box that stops the walk; ``say`` puts words into a language."""
     return (
-        f'<div class="masks">{"".join(map(draw_mask, MASKS))}'
-        '<label class="masks-pause"><input type="checkbox"> Stand still</label></div>'
+        f'<div class="masks">{"".join(draw_mask(name, say) for name in MASKS)}'
+        '<label class="masks-pause"><input type="checkbox"> '
+        f"{say('Stand still')}</label></div>"
     )
 
 
 def setup(app):
     """Add the directive."""
+    import languages
     from docutils import nodes
     from docutils.parsers.rst import Directive
 
     class Masks(Directive):
         def run(self):
-            return [nodes.raw("", draw_masks(), format="html")]
+            config = self.state.document.settings.env.config
+            drawn = draw_masks(lambda words: languages.say(config, words))
+            return [nodes.raw("", drawn, format="html")]
 
     app.add_directive("masks", Masks)
     return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}

@@ -4,6 +4,7 @@ import functools
 import http.server
 import os
 import shutil
+import socket
 import threading
 from pathlib import Path
 
@@ -37,6 +38,19 @@ def missing(what: str):
     if os.environ.get("CI"):
         pytest.fail(what)
     pytest.skip(what)
+
+
+def free_ports(count: int) -> int:
+    """The first of some neighbouring ports that nobody uses."""
+    for first in range(18000, 28000, count):
+        try:
+            for port in range(first, first + count):
+                with socket.socket() as one:
+                    one.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return first
+    raise OSError("no free ports")
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):

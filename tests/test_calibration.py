@@ -122,7 +122,7 @@ def test_a_judgement_uses_no_calibration_case_and_is_recorded(monkeypatch):
         "times",
         lambda cases, rounds: {case: 2 * machine.predict(case) for case in cases},
     )
-    judged = calibration.judge(machine, count=12, limit=0.05)
+    judged = calibration.judge_predictions(machine, count=12, limit=0.05)
     used = {
         c for dtype in calibration.DTYPES for c in calibration.calibration_cases(dtype)
     }
@@ -131,7 +131,7 @@ def test_a_judgement_uses_no_calibration_case_and_is_recorded(monkeypatch):
     assert all(one.error == pytest.approx(-0.5) for one in judged)
     assert all(one.predicted <= 0.05 for one in judged)
     with pytest.raises(ValueError, match="limit must leave 3 cases, got 0 s: 0"):
-        calibration.judge(machine, count=3, limit=0)
+        calibration.judge_predictions(machine, count=3, limit=0)
     assert "12 cases: median error 50.0%, 0 within 25 %" in calibration.table(judged)
     assert (
         len(json.loads(json.dumps(calibration.record(machine, judged)))["cases"]) == 12
@@ -164,7 +164,9 @@ def test_the_command_line_predicts_once_calibrated(monkeypatch, tmp_path, capsys
 def test_the_command_line_judges(monkeypatch, tmp_path, capsys):
     judged = [calibration.Judged(Case("local", 64, 4), 1.0, 2.0)]
     monkeypatch.setattr(calibration, "HERE", tmp_path / "machine.json")
-    monkeypatch.setattr(calibration, "judge", lambda machine, count, seed: judged)
+    monkeypatch.setattr(
+        calibration, "judge_predictions", lambda machine, count, seed: judged
+    )
     Machine({}, {"torch": "2"}).write(calibration.HERE)
     main(["judge", "--out", str(tmp_path / "judged.json")])
     assert "1 cases: median error 50.0%" in capsys.readouterr().out

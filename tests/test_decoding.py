@@ -95,7 +95,7 @@ def served():
 @pytest.fixture
 def tiny(served):
     sizes = {"d_model": 32, "heads": 4, "kv_heads": 2, "intermediate": 48}
-    return served.Shape(window=8, vocabulary=31, **sizes)
+    return served.ModelShape(window=8, vocabulary=31, **sizes)
 
 
 def test_all_ways_with_the_window_compute_the_same(served, tiny):
@@ -130,7 +130,7 @@ def pretended(seconds, peak, way="SDPA", n=100):
 
 
 def test_what_would_take_too_long_is_left_out_with_the_reason(served):
-    limits = served.Limits(seconds=10, memory=2**30)
+    limits = served.Effort(seconds=10, memory=2**30)
     others = dict.fromkeys(
         ("ours", "eager", "full causal, SDPA"), "not run at the length before"
     )
@@ -154,7 +154,7 @@ def test_a_way_that_computes_something_else_is_refused(served):
 
 def test_every_length_is_read_and_written(served, tiny, monkeypatch):
     monkeypatch.setattr(served, "peak", lambda way, n, *rest: 1000 * n)
-    limits = served.Limits(rounds=2, budget=0.01, steps=3)
+    limits = served.Effort(rounds=2, budget=0.01, steps=3)
     data = served.measure(tiny, limits, (16, 24))
     assert [entry["n"] for entry in data["lengths"]] == [16, 24]
     for entry in data["lengths"]:
@@ -175,7 +175,7 @@ def test_seconds_of_a_step_are_those_of_a_call_over_its_steps(served):
 
 
 def test_the_peak_of_an_eager_prefill_holds_its_scores(served):
-    shape = served.Shape(layers=1, d_model=32, heads=4, intermediate=32, window=64)
+    shape = served.ModelShape(layers=1, d_model=32, heads=4, intermediate=32, window=64)
     n = 1024
     found = {way: served.peak(way, n, shape) for way in ("ours", "eager")}
     if found["eager"] is None:

@@ -13,7 +13,8 @@ from conftest import BROWSERS, FLAGS, ROOT, Tab
 from torch.nn.attention.flex_attention import create_mask
 
 import attn_tutorial as at
-from attn_tutorial import cost
+from attn_tutorial import benchmark, cost
+from attn_tutorial.benchmark.browser import read, show
 from attn_tutorial.benchmark.cases import Case
 from attn_tutorial.benchmark.record import SCHEMA
 from attn_tutorial.instruments.graph import reach_mask
@@ -426,6 +427,18 @@ def test_a_record_of_the_processor_says_so(record, gpu_tab):
     assert "This is a processor" in gpu_tab.page.locator(".lab-status").inner_text()
     label = gpu_tab.page.locator(".lab-chart").get_attribute("aria-label")
     assert "full attention n^" in label
+
+
+def test_the_package_reads_the_record_and_says_whose_device_it_was(record, tmp_path):
+    path = tmp_path / "webgpu.json"
+    path.write_text(json.dumps(record), encoding="utf-8")
+    found = read(path)
+    assert len(found.times) == 9 and "(a processor, not a GPU)" in found.device
+    text = show(found, benchmark.load("cpu"))
+    assert record["provenance"]["device"]["name"] in text
+    assert "its times say nothing of a GPU" in text
+    for line in ("full", "local, w = 16", "blocks, b = 16"):
+        assert text.count(line) == 4  # three lengths, and how they grow
 
 
 def test_without_webgpu_the_page_says_what_to_do(tab):

@@ -19,7 +19,8 @@ import first_page
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
-PAGES = sorted([*BOOK.glob("*.md"), *BOOK.glob("api/*.md")])
+FOLDERS = ("", "api/", "teaching/")
+PAGES = sorted(page for folder in FOLDERS for page in BOOK.glob(f"{folder}*.md"))
 
 
 def text_of(name: str) -> str:

@@ -58,6 +58,16 @@ def test_the_workflow_runs_every_environment():
     assert "bash .ci/run" in str(workflow["jobs"]["pinned"])
 
 
+def test_the_workflow_runs_chapters_alone_and_a_hub():
+    jobs = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())["jobs"]
+    for name in ("colab", "hub"):
+        assert jobs[name]["steps"][-1]["run"] == f"make {name}"
+        script = (ROOT / f"scripts/{name}.sh").read_text()
+        assert f"requirements/{name}.txt" in script
+    python = jobs["colab"]["steps"][1]["with"]["python-version"]
+    assert f"Python {python}" in (ROOT / "requirements/colab.txt").read_text()
+
+
 def test_typing_and_tests_are_part_of_what_is_distributed():
     assert (ROOT / "attn_tutorial/py.typed").exists()
     manifest = (ROOT / "MANIFEST.in").read_text()

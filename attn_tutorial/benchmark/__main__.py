@@ -14,6 +14,7 @@ import torch
 
 from attn_tutorial import checks
 from attn_tutorial.benchmark import (
+    browser,
     calibration,
     cases,
     clocks,
@@ -193,6 +194,9 @@ def stopped(out: Path | None) -> None:
 
 def show_command(chosen: argparse.Namespace) -> None:
     """Print records."""
+    if browser.is_browser(chosen.records):
+        print(browser.show(browser.read(chosen.records), load("cpu")))
+        return
     print(report.show(opened(chosen.records), tables=not chosen.findings))
 
 
@@ -227,7 +231,9 @@ def parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     add_run(commands.add_parser("run", help="measure, print and record"))
     one = commands.add_parser("show", help="tables, ratios and findings of records")
-    one.add_argument("records", help="a record's file, or a device such as cpu")
+    one.add_argument(
+        "records", help="a record's file, also of a browser, or a device such as cpu"
+    )
     one.add_argument("--findings", action="store_true", help="leave the tables out")
     one.set_defaults(command=show_command)
     add_compare(commands.add_parser("compare", help="times of B over times of A"))
@@ -293,8 +299,8 @@ def models_command(chosen: argparse.Namespace) -> None:
     """Time a model of Transformers in four ways, and print the table."""
     torch.set_num_threads(1)
     with Life(1) as life:
-        limits, lengths = served.Limits(), sorted(chosen.lengths)
-        data = served.measure(served.Shape(), limits, lengths, life.tell)
+        limits, lengths = served.Effort(), sorted(chosen.lengths)
+        data = served.measure(served.ModelShape(), limits, lengths, life.tell)
     print(served.table(data))
     if chosen.out:
         record.write(data, chosen.out)
@@ -340,7 +346,7 @@ def judge_command(chosen: argparse.Namespace) -> None:
     """Compare predictions with times, and write both if asked to."""
     torch.set_num_threads(1)
     machine = known_machine()
-    judged = calibration.judge(machine, chosen.count, chosen.seed)
+    judged = calibration.judge_predictions(machine, chosen.count, chosen.seed)
     print(calibration.table(judged))
     if chosen.out:
         chosen.out.write_text(json.dumps(calibration.record(machine, judged), indent=1))

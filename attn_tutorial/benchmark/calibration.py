@@ -5,8 +5,8 @@
     python -m attn_tutorial.benchmark judge --out judgement.json
 
 A price is fitted for each part of the work (`cost.Work`), for each routine, dtype and
-direction apart, to a few dozen calls that are timed in turn. `judge` draws other cases
-and compares what was predicted with what a call takes.
+direction apart, to a few dozen calls that are timed in turn. `judge_predictions` draws
+other cases and compares what was predicted with what a call takes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
     "Judged",
     "Machine",
     "calibrate",
-    "judge",
+    "judge_predictions",
     "recorded",
     "work_of",
 ]
@@ -262,7 +262,7 @@ class Judged:
         return self.predicted / self.measured - 1
 
 
-def judge(
+def judge_predictions(
     machine: Machine,
     count: int = 100,
     seed: int = 0,

@@ -33,6 +33,7 @@ __all__ = [
     "Unreadable",
     "devices",
     "load",
+    "parsed",
     "read",
 ]
 
@@ -450,16 +451,26 @@ def read(path: str | Path) -> Record:
         OSError: If there is no such file.
     """
     path = Path(path)
-    if path.is_dir():
-        raise Unreadable(f"{path} is a folder, not a record")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refused)
-    except ValueError as reason:  # what is no JSON, or no text at all
-        raise Unreadable(f"{path} is no whole JSON file: {reason}") from None
+    data = parsed(path)
     _check_schema(path, data)
     record = Record(path.stem, data)
     _check_results(path, record)
     return record
+
+
+def parsed(path: Path) -> Any:
+    """What a file of JSON holds.
+
+    Raises:
+        Unreadable: If it is none, or holds NaN.
+        OSError: If there is no such file.
+    """
+    if path.is_dir():
+        raise Unreadable(f"{path} is a folder, not a record")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refused)
+    except ValueError as reason:  # what is no JSON, or no text at all
+        raise Unreadable(f"{path} is no whole JSON file: {reason}") from None
 
 
 def _refused(constant: str) -> None:
@@ -469,6 +480,8 @@ def _refused(constant: str) -> None:
 
 def _check_schema(path: Path, data: Any) -> None:
     version = data.get("schema") if isinstance(data, dict) else None
+    if isinstance(version, str) and version.startswith("lab "):
+        raise Unreadable(f"{path} is a browser's record: `show` reads it")
     if not isinstance(version, int):
         raise Unreadable(f"{path} is no record of a benchmark: it names no schema")
     if version != SCHEMA_VERSION:

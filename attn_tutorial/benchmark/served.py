@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 __all__ = [
     "LENGTHS",
     "WAYS",
-    "Limits",
-    "Shape",
+    "Effort",
+    "ModelShape",
     "measure",
     "median",
     "peak_here",
@@ -57,7 +57,7 @@ HEAD = ("n", "way", "prefill, s", "a token, ms", "peak, MiB", "cache, MiB", "rou
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """The model: Mistral's proportions, small.
 
     Attributes:
@@ -80,7 +80,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Limits:
+class Effort:
     """How long is measured, and what is not tried.
 
     Attributes:
@@ -111,7 +111,7 @@ class Limits:
 # The model, in four ways
 
 
-def model_of(way: str, shape: Shape) -> transformers.PreTrainedModel:
+def model_of(way: str, shape: ModelShape) -> transformers.PreTrainedModel:
     """A model with random weights, the same ones in every way."""
     import transformers
 
@@ -132,7 +132,7 @@ def model_of(way: str, shape: Shape) -> transformers.PreTrainedModel:
 
 
 @contextlib.contextmanager
-def serving(way: str, shape: Shape) -> Iterator[Session]:
+def serving(way: str, shape: ModelShape) -> Iterator[Session]:
     """A model that attends in this way, ready to read."""
     model = model_of(way, shape)
     ours = hf.use(model) if WAYS[way][0] == "attn_tutorial" else None
@@ -186,8 +186,8 @@ class Session:
 
 
 def measure(
-    shape: Shape,
-    limits: Limits,
+    shape: ModelShape,
+    limits: Effort,
     lengths: Sequence[int] = LENGTHS,
     tell: Tell = silent,
 ) -> dict[str, Any]:
@@ -220,7 +220,7 @@ def measure(
 
 
 def allowed(
-    n: int, found: list[dict], limits: Limits
+    n: int, found: list[dict], limits: Effort
 ) -> tuple[list[str], dict[str, str]]:
     """Which ways are tried at a length, and why the others are not.
 
@@ -244,7 +244,7 @@ def allowed(
 def at_length(
     n: int,
     sessions: dict[str, Session],
-    limits: Limits,
+    limits: Effort,
     clock: clocks.Clock,
     tell: Tell = silent,
 ) -> dict[str, Any]:
@@ -292,10 +292,10 @@ def differences(scores: dict[str, Tensor]) -> dict[str, float | None]:
 # Peak memory
 
 
-def peak(way: str, n: int, shape: Shape, tell: Tell = silent) -> int | None:
+def peak(way: str, n: int, shape: ModelShape, tell: Tell = silent) -> int | None:
     """Peak bytes of a prefill in a process of its own, where the system tells."""
     tell(f"n = {n:,}: peak memory, {way}")
-    code = "from attn_tutorial.benchmark.served import Shape, peak_here; "
+    code = "from attn_tutorial.benchmark.served import ModelShape, peak_here; "
     code += f"print(peak_here({way!r}, {n}, {shape!r}))"
     settings = {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -307,7 +307,7 @@ def peak(way: str, n: int, shape: Shape, tell: Tell = silent) -> int | None:
     return int(done.stdout) if done.stdout.strip().isdecimal() else None
 
 
-def peak_here(way: str, n: int, shape: Shape) -> int:
+def peak_here(way: str, n: int, shape: ModelShape) -> int:
     """Peak bytes of a prefill in this process, above the model's own."""
     with serving(way, shape) as session:
         return clocks.cpu_peak(lambda: session.read(n), warm=lambda: session.read(64))

@@ -1,8 +1,9 @@
 """Exercises that answer back: they say which mistake it was, with the smallest example.
 
-``check("local-1", ...)`` prints a verdict, ``assess`` returns it. An exercise, its
-solution and its known mistakes stand in one place, a file a chapter in ``chapters/``;
-notebooks, the quizzes and the grader are made from there.
+``check("local-1", ...)`` prints a verdict, in Chinese after ``language("zh")``, and
+``assess`` returns it. An exercise, its solution and its known mistakes stand in one
+place, a file a chapter in ``chapters/``; notebooks, the quizzes and the grader are made
+from there.
 
 Example:
     >>> check("self-1", 0.982)
@@ -11,8 +12,18 @@ Example:
 
 from attn_tutorial.exercises.collection import exercises, find, quiz
 from attn_tutorial.exercises.judging import Report, judge
+from attn_tutorial.exercises.languages import language
 
-__all__ = ["Report", "assess", "check", "exercises", "find", "passed", "quiz"]
+__all__ = [
+    "Report",
+    "assess",
+    "check",
+    "exercises",
+    "find",
+    "language",
+    "passed",
+    "quiz",
+]
 
 LAST: dict[str, bool] = {}  # whether the last answer to each exercise was right
 

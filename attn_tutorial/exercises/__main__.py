@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
+import secrets
 import sys
 from pathlib import Path
 
 from attn_tutorial.exercises import notebooks
+from attn_tutorial.exercises.assignments import (
+    assignment,
+    assignment_notebook,
+    assignments,
+)
 from attn_tutorial.exercises.collection import CHAPTERS, exercises
+from attn_tutorial.exercises.exam import write_exam
 from attn_tutorial.exercises.grading import Grade, Limits, grade
 from attn_tutorial.exercises.overview import overview
 from attn_tutorial.exercises.quizzes import quiz_markdown
+
+NAMES = tuple(each.name for each in assignments())
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,11 +54,31 @@ def _add_commands(commands: argparse._SubParsersAction) -> None:
     table.add_argument("--page", type=Path, help="write it into this page instead")
     table.set_defaults(run=_overview)
     _add_grade(commands.add_parser("grade", help="grade a notebook"))
+    _add_for_teachers(commands)
+
+
+def _add_for_teachers(commands: argparse._SubParsersAction) -> None:
+    assign = commands.add_parser("assign", help="write an assignment's notebook")
+    assign.add_argument("assignment", choices=NAMES)
+    assign.add_argument("--variant", choices=notebooks.VARIANTS, default="student")
+    assign.add_argument("--out", type=Path)
+    assign.set_defaults(run=_assign)
+    exam = commands.add_parser("exam", help="write a paper and, beside it, its key")
+    exam.add_argument("--seed", type=int, help="the same one makes both again")
+    exam.add_argument("--questions", type=int, default=12)
+    exam.add_argument("--chapters", nargs="+", choices=CHAPTERS, default=CHAPTERS)
+    exam.add_argument("--out", type=Path, default=Path("exam.html"))
+    exam.set_defaults(run=_exam)
+    marks = commands.add_parser("marks", help="print the grades of a folder as CSV")
+    marks.add_argument("folder", type=Path)
+    marks.set_defaults(run=_marks)
 
 
 def _add_grade(command: argparse.ArgumentParser) -> None:
     command.add_argument("notebook", type=Path)
-    command.add_argument("--chapter", choices=CHAPTERS, help="count all its exercises")
+    counts = command.add_mutually_exclusive_group()
+    counts.add_argument("--chapter", choices=CHAPTERS, help="count all its exercises")
+    counts.add_argument("--assignment", choices=NAMES, help="count all that it has")
     command.add_argument("--seconds", type=float, default=Limits.seconds)
     command.add_argument("--memory", type=int, default=2048, help="MiB")
     command.add_argument("--out", type=Path, help="where the JSON goes")
@@ -109,7 +138,8 @@ def _grade(chosen: argparse.Namespace) -> int:
     try:
         found = json.loads(chosen.notebook.read_text(encoding="utf-8"))
         limits = Limits(seconds=chosen.seconds, memory=chosen.memory * 2**20)
-        graded = grade(found, chosen.chapter, limits)
+        counted = assignment(chosen.assignment).graded if chosen.assignment else ()
+        graded = grade(found, chosen.chapter, limits, counted=counted)
     except (OSError, ValueError) as error:
         print(f"{chosen.notebook}: {error}", file=sys.stderr)
         return 2
@@ -117,6 +147,36 @@ def _grade(chosen: argparse.Namespace) -> int:
     text = json.dumps(graded.as_json(), indent=1, ensure_ascii=False)
     out.write_text(text + "\n", encoding="utf-8")
     _show(graded)
+    if chosen.assignment:
+        points = assignment(chosen.assignment).points[1]
+        print(f"the written tasks are yours to read: {points} points")
+    return 0
+
+
+def _assign(chosen: argparse.Namespace) -> int:
+    out = chosen.out or Path(f"{chosen.assignment}-{chosen.variant}.ipynb")
+    notebooks.write(assignment_notebook(chosen.assignment, chosen.variant), out)
+    print(out)
+    return 0
+
+
+def _exam(chosen: argparse.Namespace) -> int:
+    seed = secrets.randbelow(10**9) if chosen.seed is None else chosen.seed
+    try:
+        made = write_exam(chosen.out, seed, chosen.questions, chosen.chapters)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(*made, f"seed {seed}", sep="\n")
+    return 0
+
+
+def _marks(chosen: argparse.Namespace) -> int:
+    print("notebook,points,possible,ended")
+    for path in sorted(chosen.folder.glob("*.grade.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        name = path.name.removesuffix(".grade.json")
+        print(f"{name},{found['points']:g},{found['possible']:g},{found['ended']}")
     return 0
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attn_tutorial.exercises.languages import say
 from attn_tutorial.exercises.limits import TooSlow, within
 
 __all__ = ["Fault", "described", "difference", "outcome", "plain", "same", "written"]
@@ -54,11 +55,12 @@ def outcome(function: Callable, arguments: tuple, seconds: float) -> object:
         with redirect_stdout(_Bounded()), within(seconds):
             value = function(*given)
     except TooSlow:
-        return Fault("slow", f"no answer within {seconds:g} s: a loop that never ends?")
+        text = "no answer within {seconds:g} s: a loop that never ends?"
+        return Fault("slow", say(text, seconds=seconds))
     except (Exception, SystemExit) as error:
         return Fault("error", _told(error))
     if not same(given, arguments, 0.0):
-        return Fault("changed", "changes its input; work on a copy")
+        return Fault("changed", say("changes its input; work on a copy"))
     return value
 
 
@@ -68,7 +70,7 @@ def _told(error: BaseException) -> str:
     lines = traceback.extract_tb(error.__traceback__)
     theirs = [line for line in lines if "attn_tutorial/exercises" not in line.filename]
     source = theirs[-1].line if theirs else None
-    return f"{name} (in: {source})" if source else name
+    return say("{error} (in: {source})", error=name, source=source) if source else name
 
 
 def plain(value: object) -> object:
@@ -161,40 +163,47 @@ def difference(got: object, want: object) -> str:
     if isinstance(want, tuple) and any(isinstance(part, Tensor) for part in want):
         return _part_difference(got, want)
     if isinstance(got, type(want)) or isinstance(got, int | float | Tensor):
-        return f"gives {written(got)}, expected {written(want)}"
-    kind = type(got).__name__
-    return f"gives {written(got)} (a {kind}), expected {written(want)}"
+        return _gives(written(got), written(want))
+    kind, given = type(got).__name__, written(got)
+    return _gives(say("{given} (a {kind})", given=given, kind=kind), written(want))
+
+
+def _gives(given: object, expected: object) -> str:
+    return say("gives {given}, expected {expected}", given=given, expected=expected)
 
 
 def _part_difference(got: object, want: tuple) -> str:
     if not isinstance(got, tuple) or len(got) != len(want):
-        return f"expected {len(want)} things, got {written(got)}"
+        counts = {"count": len(want), "given": written(got)}
+        return say("expected {count} things, got {given}", **counts)
     pairs = enumerate(zip(got, want, strict=True))
     place = next(i for i, pair in pairs if not same(*pair, 1e-5))
-    return f"part {place} of the result: {difference(got[place], want[place])}"
+    found = difference(got[place], want[place])
+    return say("part {place} of the result: {found}", place=place, found=found)
 
 
 def _tensor_difference(got: object, want: Tensor) -> str:
     if not isinstance(got, Tensor):
-        return f"gives a {type(got).__name__}, expected a tensor"
+        return say("gives a {kind}, expected a tensor", kind=type(got).__name__)
     if got.shape != want.shape:
-        return f"gives shape {tuple(got.shape)}, expected {tuple(want.shape)}"
+        return _gives(say("shape {shape}", shape=tuple(got.shape)), tuple(want.shape))
     if got.dtype != want.dtype:
-        return f"gives {got.dtype}, expected {want.dtype}"
+        return _gives(got.dtype, want.dtype)
     if want.dtype == torch.bool and want.ndim == 2:
         return _row_difference(got, want)
     wrong = ~torch.isclose(got.double(), want.double(), rtol=1e-5, atol=1e-5)
     place = tuple(wrong.nonzero()[0].tolist()) if wrong.any() else (0,) * want.ndim
-    where = f"entry {', '.join(map(str, place))}" if place else "the result"
-    return (
-        f"{where} is {written(got[place].item())}, "
-        f"expected {written(want[place].item())}"
-    )
+    index = ", ".join(map(str, place))
+    where = say("entry {index}", index=index) if place else say("the result")
+    values = {"given": written(got[place].item())}
+    values["expected"] = written(want[place].item())
+    return say("{where} is {given}, expected {expected}", where=where, **values)
 
 
 def _row_difference(got: Tensor, want: Tensor) -> str:
     row = int((got != want).any(-1).nonzero()[0])
     mine, right = (keep[row].nonzero().flatten().tolist() for keep in (got, want))
-    sees = ", ".join(map(str, mine)) or "nothing"
-    expected = ", ".join(map(str, right)) or "nothing"
-    return f"position {row} sees {sees}, expected {expected}"
+    sees = ", ".join(map(str, mine)) or say("nothing")
+    expected = ", ".join(map(str, right)) or say("nothing")
+    text = "position {row} sees {sees}, expected {expected}"
+    return say(text, row=row, sees=sees, expected=expected)

@@ -23,7 +23,8 @@ from typing import IO
 from attn_tutorial.exercises import wire
 from attn_tutorial.exercises.collection import exercises
 from attn_tutorial.exercises.exercise import Exercise, Function
-from attn_tutorial.exercises.judging import Finding, judge_outcomes, judge_part
+from attn_tutorial.exercises.judging import Verdict, judge_outcomes, judge_part
+from attn_tutorial.exercises.languages import say
 
 __all__ = ["Grade", "Limits", "grade"]
 
@@ -86,6 +87,7 @@ def grade(
     chapter: str | None = None,
     limits: Limits | None = None,
     seed: int | None = None,
+    counted: tuple[Exercise, ...] = (),
 ) -> Grade:
     """Run a submission and judge its answers.
 
@@ -97,13 +99,14 @@ def grade(
             None.
         limits: What it may take.
         seed: Draws the cases for functions; a fresh one if None.
+        counted: Count these, such as those of an assignment, and no others.
 
     Raises:
         KeyError: If there is no such chapter.
         ValueError: If it is no notebook.
     """
     sources = _sources(notebook)
-    counted = exercises(chapter) if chapter else _named(sources)
+    counted = counted or (exercises(chapter) if chapter else _named(sources))
     seed = secrets.randbelow(10**6) + 1 if seed is None else seed
     limits = limits or Limits()
     with tempfile.TemporaryDirectory() as folder:
@@ -280,13 +283,14 @@ def _result(exercise: Exercise, answers: dict, seed: int) -> dict:
     }
 
 
-def _finding(part: object, answer: object, seed: int) -> Finding:
+def _finding(part: object, answer: object, seed: int) -> Verdict:
     if not isinstance(answer, dict):
-        return Finding(part.name, None, "not answered")
+        return Verdict(part.name, None, say("not answered"))
     try:
         if isinstance(part, Function) and "outcomes" in answer:
             outcomes = [wire.decode(value) for value in answer["outcomes"]]
             return judge_outcomes(part, outcomes, seed)
         return judge_part(part, wire.decode(answer["value"]), seed)
     except (ValueError, KeyError, TypeError, RuntimeError, RecursionError) as error:
-        return Finding(part.name, False, f"no answer that can be read: {error}")
+        text = say("no answer that can be read: {error}", error=error)
+        return Verdict(part.name, False, text)

@@ -31,18 +31,20 @@ from attn_tutorial.exercises.exercise import (
     Function,
     Items,
     Number,
+    Option,
     Part,
     Several,
 )
+from attn_tutorial.exercises.languages import say
 
-__all__ = ["Finding", "Report", "judge", "judge_outcomes", "judge_part"]
+__all__ = ["Report", "Verdict", "judge", "judge_outcomes", "judge_part"]
 
-RETURNS_NONE = "returns None"
+RETURNS_NONE = "not answered yet: it returns None"
 SECONDS = 2.0  # for one call of somebody's function
 
 
 @dataclass(frozen=True)
-class Finding:
+class Verdict:
     """What is said of one part of an answer.
 
     Attributes:
@@ -63,7 +65,7 @@ class Report:
     """What is said of an answer; prints as text."""
 
     id: str
-    findings: tuple[Finding, ...]
+    findings: tuple[Verdict, ...]
     because: str
 
     @property
@@ -73,21 +75,26 @@ class Report:
 
     def __repr__(self) -> str:
         if self.passed:
-            return f"{self.id}: right. {self.because}"
+            return _labelled(self.id, say("right. {because}", because=self.because))
         if all(finding.passed is None for finding in self.findings):
-            return f"{self.id} is not answered yet: {_waits(self.findings)}."
+            what = _waits(self.findings)
+            return say("{id} is not answered yet: {what}.", id=self.id, what=what)
         if len(self.findings) == 1:
-            return f"{self.id}: {self.findings[0].text}"
-        lines = (f"  {finding.name}: {finding.text}" for finding in self.findings)
-        return "\n".join([f"{self.id}:", *lines])
+            return _labelled(self.id, self.findings[0].text)
+        lines = (f"  {_labelled(f.name, f.text)}" for f in self.findings)
+        return "\n".join([_labelled(self.id, "").rstrip(), *lines])
 
 
-def _waits(findings: tuple[Finding, ...]) -> str:
+def _labelled(name: str, text: str) -> str:
+    return say("{name}: {text}", name=name, text=text)
+
+
+def _waits(findings: tuple[Verdict, ...]) -> str:
     """What to do about an exercise without any answer."""
-    empty = [f.name for f in findings if f.text.endswith(RETURNS_NONE)]
+    empty = [f.name for f in findings if f.text == say(RETURNS_NONE)]
     if empty:
-        return f"{empty[0]} {RETURNS_NONE}"
-    return "put your answer in place of the dots"
+        return say("{name} returns None", name=empty[0])
+    return say("put your answer in place of the dots")
 
 
 def judge(exercise: Exercise, answers: Mapping[str, object]) -> Report:
@@ -108,37 +115,41 @@ def judge(exercise: Exercise, answers: Mapping[str, object]) -> Report:
             f"{exercise.id} asks for {', '.join(names)}, got {', '.join(unknown)}"
         )
     findings = (judge_part(p, answers.get(p.name, ...)) for p in exercise.parts)
-    return Report(exercise.id, tuple(findings), exercise.because)
+    return Report(exercise.id, tuple(findings), say(exercise.because))
 
 
-def judge_part(part: Part, answer: object, seed: int = 0) -> Finding:
+def judge_part(part: Part, answer: object, seed: int = 0) -> Verdict:
     """Judge the answer to one part; the seed draws the cases for functions."""
     if answer is ...:
-        return Finding(part.name, None, "not answered yet")
+        return Verdict(part.name, None, say("not answered yet"))
     return JUDGES[type(part)](part, answer, seed)
 
 
-def _passed(part: Part) -> Finding:
-    return Finding(part.name, True, "right")
+def _passed(part: Part) -> Verdict:
+    return Verdict(part.name, True, say("right"))
 
 
-def _failed(part: Part, text: str, mistake: str | None = None) -> Finding:
-    return Finding(part.name, False, text, mistake)
+def _failed(part: Part, text: str, mistake: str | None = None) -> Verdict:
+    return Verdict(part.name, False, text, mistake)
 
 
 # Numbers.
 
 
-def _judge_number(part: Number, answer: object, seed: int) -> Finding:
+def _judge_number(part: Number, answer: object, seed: int) -> Verdict:
     number = _number(answer)
     if number is None:
-        return _failed(part, f"not a number: {written(answer)}")
+        return _failed(part, say("not a number: {answer}", answer=written(answer)))
     if _near(number, part.value, part.within):
         return _passed(part)
     for value, text in part.wrong.items():
         if _near(number, value, part.within):
-            return _failed(part, f"not {written(number)}. {text}", text)
-    return _failed(part, f"not {written(number)}. {_comparison(number, part.value)}")
+            return _failed(part, _not(number, say(text)), text)
+    return _failed(part, _not(number, _comparison(number, part.value)))
+
+
+def _not(answer: object, why: str) -> str:
+    return say("not {answer}. {why}", answer=written(answer), why=why)
 
 
 def _number(answer: object) -> float | None:
@@ -166,74 +177,89 @@ RATIOS = {
 
 def _comparison(number: float, value: float) -> str:
     if math.isnan(number):
-        return "It is not a number at all."
+        return say("It is not a number at all.")
     for ratio, text in RATIOS.items():
         if value and _near(number, ratio * value, 0.0):
-            return text
+            return say(text)
     if isinstance(value, int) and abs(number - value) == 1:
-        return "It is off by one."
-    return "It is too small." if number < value else "It is too large."
+        return say("It is off by one.")
+    return say("It is too small.") if number < value else say("It is too large.")
 
 
 # Items.
 
 
-def _judge_items(part: Items, answer: object, seed: int) -> Finding:
+def _judge_items(part: Items, answer: object, seed: int) -> Verdict:
     got = plain(answer.tolist() if isinstance(answer, Tensor) else answer)
     if isinstance(answer, set | frozenset):
         got = plain(sorted(answer))
     if not isinstance(got, tuple):
-        return _failed(part, f"a list was asked for, got {written(answer)}")
+        return _failed(part, _no_list(answer))
     if same(got, part.value, part.within):
         return _passed(part)
     for value, text in part.wrong.items():
         if same(got, value, part.within):
-            return _failed(part, f"not {written(got)}. {text}", text)
+            return _failed(part, _not(got, say(text)), text)
     return _failed(part, _first_wrong(got, part))
+
+
+def _no_list(answer: object) -> str:
+    return say("a list was asked for, got {answer}", answer=written(answer))
 
 
 def _first_wrong(got: tuple, part: Items) -> str:
     if len(got) != len(part.value):
-        return f"there are {len(part.value)} of them, not {len(got)}"
+        counts = {"count": len(part.value), "given": len(got)}
+        return say("there are {count} of them, not {given}", **counts)
     pairs = enumerate(zip(got, part.value, strict=True))
     place = next(i for i, pair in pairs if not same(*pair, part.within))
-    return f"not {written(got)}. Look again at place {place} (counted from 0)."
+    again = say("Look again at place {place} (counted from 0).", place=place)
+    return _not(got, again)
 
 
-def _judge_example(part: Example, answer: object, seed: int) -> Finding:
+def _judge_example(part: Example, answer: object, seed: int) -> Verdict:
     got = plain(answer.tolist() if isinstance(answer, Tensor) else answer)
     if not isinstance(got, tuple):
-        return _failed(part, f"a list was asked for, got {written(answer)}")
+        return _failed(part, _no_list(answer))
     fault = part.fault(got)
-    return _failed(part, f"not {written(got)}: {fault}") if fault else _passed(part)
+    if fault is None:
+        return _passed(part)
+    return _failed(part, say("not {answer}: {fault}", answer=written(got), fault=fault))
 
 
 # Choices.
 
 
-def _judge_choice(part: Choice, answer: object, seed: int) -> Finding:
+def _judge_choice(part: Choice, answer: object, seed: int) -> Verdict:
     chosen = part.lettered.get(answer.strip().lower()) if _is_text(answer) else None
     if chosen is None:
         letters = ", ".join(part.lettered)
-        return _failed(part, f"choose one of {letters}; got {written(answer)}")
+        given = {"letters": letters, "answer": written(answer)}
+        return _failed(part, say("choose one of {letters}; got {answer}", **given))
     if chosen.right:
         return _passed(part)
-    return _failed(part, f"not ({answer}). {chosen.feedback}", chosen.text)
+    return _failed(part, _not_letter(answer, chosen), chosen.text)
 
 
-def _judge_several(part: Several, answer: object, seed: int) -> Finding:
+def _judge_several(part: Several, answer: object, seed: int) -> Verdict:
     letters = _letters(answer)
     if letters is None or not letters <= part.lettered.keys():
         known = ", ".join(part.lettered)
-        return _failed(part, f"name some of {known}; got {written(answer)}")
+        given = {"letters": known, "answer": written(answer)}
+        return _failed(part, say("name some of {letters}; got {answer}", **given))
     for letter in sorted(letters):
         option = part.lettered[letter]
         if not option.right:
-            return _failed(part, f"not ({letter}). {option.feedback}", option.text)
+            return _failed(part, _not_letter(letter, option), option.text)
     missing = sum(option.right for option in part.options) - len(letters)
     if missing:
-        return _failed(part, f"what you name holds, and {missing} more")
+        text = say("what you name holds, and {missing} more", missing=missing)
+        return _failed(part, text)
     return _passed(part)
+
+
+def _not_letter(letter: str, option: Option) -> str:
+    return say("not ({letter}). {why}", letter=letter, why=say(option.feedback))
 
 
 def _is_text(answer: object) -> bool:
@@ -250,11 +276,11 @@ def _letters(answer: object) -> set[str] | None:
 # Functions.
 
 
-def _judge_function(part: Function, answer: object, seed: int) -> Finding:
+def _judge_function(part: Function, answer: object, seed: int) -> Verdict:
     if not callable(answer):
         names = ", ".join(inspect.signature(part.reference).parameters)
-        asked = f"a function of {names} was asked for"
-        return _failed(part, f"{asked}, got {written(answer)}")
+        text = "a function of {names} was asked for, got {answer}"
+        return _failed(part, say(text, names=names, answer=written(answer)))
     outcomes = []
     for arguments in part.cases(seed):
         outcomes.append(outcome(answer, arguments, SECONDS))
@@ -263,7 +289,7 @@ def _judge_function(part: Function, answer: object, seed: int) -> Finding:
     return judge_outcomes(part, outcomes, seed)
 
 
-def judge_outcomes(part: Function, outcomes: list[object], seed: int) -> Finding:
+def judge_outcomes(part: Function, outcomes: list[object], seed: int) -> Verdict:
     """Judge what a function returned for the cases of a seed, in their order.
 
     Args:
@@ -273,7 +299,7 @@ def judge_outcomes(part: Function, outcomes: list[object], seed: int) -> Finding
     """
     outcomes = [plain(value) for value in outcomes]
     if all(value is None or value is ... for value in outcomes):
-        return Finding(part.name, None, f"not answered yet: it {RETURNS_NONE}")
+        return Verdict(part.name, None, say(RETURNS_NONE))
     cases = list(part.cases(seed))[: len(outcomes)]
     expected = [plain(part.reference(*arguments)) for arguments in cases]
     fits = [
@@ -283,15 +309,15 @@ def judge_outcomes(part: Function, outcomes: list[object], seed: int) -> Finding
     if all(fits):
         return _passed(part)
     first = fits.index(False)
-    example = (
-        f"{described(part.name, part.reference, cases[first])}: "
-        f"{difference(outcomes[first], expected[first])}"
-    )
+    call = described(part.name, part.reference, cases[first])
+    example = _labelled(call, difference(outcomes[first], expected[first]))
     mistake = _recognised(part, cases, outcomes, expected)
     if mistake is None:
-        return _failed(part, f"not right. The smallest example: {example}.")
+        text = "not right. The smallest example: {example}."
+        return _failed(part, say(text, example=example))
     name, text = mistake
-    return _failed(part, f"{text} {example}.", name)
+    text = say("{mistake} {example}.", mistake=say(text), example=example)
+    return _failed(part, text, name)
 
 
 def _recognised(

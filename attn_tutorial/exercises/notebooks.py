@@ -15,7 +15,16 @@ from pathlib import Path
 from attn_tutorial.exercises.collection import exercises
 from attn_tutorial.exercises.exercise import Exercise, Function
 
-__all__ = ["VARIANTS", "cells", "insert", "notebook", "solutions", "write"]
+__all__ = [
+    "VARIANTS",
+    "assembled",
+    "cells",
+    "insert",
+    "markdown_cell",
+    "notebook",
+    "solutions",
+    "write",
+]
 
 VARIANTS = ("student", "solution", "instructor")
 SET_UP = """import math
@@ -42,11 +51,29 @@ def notebook(chapter: str, variant: str = "student") -> dict:
         KeyError: If there is no such chapter.
         ValueError: If there is no such variant.
     """
+    title = f"Exercises: {chapter.replace('_', ' ')}"
+    return assembled(title, exercises(chapter), variant)
+
+
+def assembled(
+    title: str, chosen: Iterable[Exercise], variant: str, goal: str = ""
+) -> dict:
+    """A notebook of some exercises, as nbformat 4.5 stores it.
+
+    Args:
+        title: Its heading.
+        chosen: The exercises, in order.
+        variant: "student", "solution" or "instructor".
+        goal: A sentence below the heading.
+
+    Raises:
+        ValueError: If there is no such variant.
+    """
     if variant not in VARIANTS:
         raise ValueError(f"variant must be one of {VARIANTS}, got {variant!r}")
-    head = f"# Exercises: {chapter.replace('_', ' ')}\n\n{RULES}"
-    made = [_markdown("rules", head), _code("set-up", SET_UP)]
-    for number, exercise in enumerate(exercises(chapter), start=1):
+    head = "\n\n".join(filter(None, [f"# {title}", goal, RULES]))
+    made = [markdown_cell("rules", head), _code("set-up", SET_UP)]
+    for number, exercise in enumerate(chosen, start=1):
         made += _exercise(exercise, number, variant)
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
@@ -60,13 +87,13 @@ def write(made: dict, path: Path | str) -> None:
 
 
 def _exercise(exercise: Exercise, number: int, variant: str) -> list[dict]:
-    asked = _markdown(exercise.id, _asked(exercise, number))
+    asked = markdown_cell(exercise.id, _asked(exercise, number))
     if variant == "student":
         return [asked, _code(f"{exercise.id}-answer", exercise.starter)]
-    because = _markdown(f"{exercise.id}-because", exercise.because)
+    because = markdown_cell(f"{exercise.id}-because", exercise.because)
     if variant == "solution":
         return [asked, _code(f"{exercise.id}-answer", exercise.solution), because]
-    mistakes = _markdown(f"{exercise.id}-mistakes", _mistakes(exercise))
+    mistakes = markdown_cell(f"{exercise.id}-mistakes", _mistakes(exercise))
     return [asked, *_for_nbgrader(exercise), because, mistakes]
 
 
@@ -113,7 +140,8 @@ def _mistakes(exercise: Exercise) -> str:
     return "\n".join(lines) if len(lines) > 2 else "There are no known mistakes."
 
 
-def _markdown(id: str, source: str) -> dict:
+def markdown_cell(id: str, source: str) -> dict:
+    """A cell of text, as nbformat 4.5 stores it."""
     return {"cell_type": "markdown", "id": id, "metadata": {}, "source": _lines(source)}
 
 
@@ -135,13 +163,13 @@ def cells(chapter: str) -> list[dict]:
     Its heading, the imports, then question and empty answer in turn.
     """
     made = [
-        _markdown("exercises", f"{EXERCISES}\n\n{_introduction(chapter)}"),
+        markdown_cell("exercises", f"{EXERCISES}\n\n{_introduction(chapter)}"),
         _code("exercises-check", IMPORTS),
     ]
     for number, exercise in enumerate(exercises(chapter), start=1):
         asked, *answer = _exercise(exercise, number, "student")
         link = f" [Solution](../book/solutions.md#{exercise.id})"
-        made += [_markdown(exercise.id, "".join(asked["source"]) + link), *answer]
+        made += [markdown_cell(exercise.id, "".join(asked["source"]) + link), *answer]
     return made
 
 
@@ -179,10 +207,10 @@ def insert(chapter_notebook: dict, chapter: str, quiz: str = "") -> dict:
     after = own.partition("\n## ")[2]
     own_id = {"id": found[start].get("id", "before-exercises")}
     body = [*found[:start]]
-    body += [_markdown("", before.strip()) | own_id] if before.strip() else []
-    body += [_markdown("summary", f"## {after}")] if after else []
+    body += [markdown_cell("", before.strip()) | own_id] if before.strip() else []
+    body += [markdown_cell("summary", f"## {after}")] if after else []
     body += found[end:]
-    asked = [_markdown("quiz", quiz)] if quiz else _quizzes(body)
+    asked = [markdown_cell("quiz", quiz)] if quiz else _quizzes(body)
     body = [cell for cell in body if not _heads(cell, QUIZ)]
     stored = {_key(cell): cell for cell in found}
     made = [stored.get(_key(cell), cell) for cell in cells(chapter)]

@@ -1,4 +1,4 @@
-/* Printing opens all folds; a phone gets tables that it can show. */
+/* Printing opens all folds; a phone gets tables that it can show; languages keep one's place. */
 (() => {
   const folds = (inside) => [...inside.querySelectorAll("details")];
 
@@ -23,6 +23,11 @@
         [...row.children].slice(1).forEach((cell, k) => (cell.dataset.column = columns[k + 1]?.textContent.trim() ?? ""));
     }
   }
+
+  // To the same place in the other language: sections have one address in both.
+  addEventListener("click", ({ target }) => {
+    if (target.matches?.("a.language")) target.hash = location.hash;
+  });
 
   addEventListener("resize", fitTables);
   addEventListener("DOMContentLoaded", () => {

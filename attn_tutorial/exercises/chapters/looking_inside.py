@@ -15,6 +15,7 @@ from attn_tutorial.exercises.exercise import (
     right,
     wrong,
 )
+from attn_tutorial.exercises.languages import say
 
 
 def entropy(weights):
@@ -42,16 +43,18 @@ def on_induction(weights, period):
 def correlation_fault(values, wanted):
     """What is wrong with three values, or nothing; see inside-4."""
     if len(values) != 3 or not all(isinstance(v, int | float) for v in values):
-        return "three numbers were asked for"
+        return say("three numbers were asked for")
     effects = [
         round(abs(p * v), 12) for p, v in zip((0.8, 0.15, 0.05), values, strict=True)
     ]
     if len(set(effects)) < 3:
-        return f"two effects are equal: {effects}"
+        return say("two effects are equal: {effects}", effects=effects)
     ranks = [sorted(effects, reverse=True).index(effect) for effect in effects]
     squares = sum((place - rank) ** 2 for place, rank in enumerate(ranks))
     found = 1 - squares / 4  # Spearman's 1 - 6 sum d^2 / (n (n^2 - 1)), n = 3
-    return None if found == wanted else f"the effects {effects} have {found:g}"
+    if found == wanted:
+        return None
+    return say("the effects {effects} have {found:g}", effects=effects, found=found)
 
 
 def rows_of_weights(seed):

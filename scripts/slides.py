@@ -1,0 +1,121 @@
+"""Make the slides: `book/teaching/slides/*.md` and figures of chapters, as HTML.
+
+    python scripts/slides.py           # into the built site; `make slides`
+
+Every build of the site makes them as well (`_ext/decks.py`). A source is Markdown. A
+line `---` parts slides, what follows `Note:` is for the speaker, and `From: chapter #
+Heading` says where a slide belongs. A line such as `{{local_attention: The band of}}`
+puts the explorer, the diagram or the picture there whose label or description begins
+so, as it is stored in that chapter.
+"""
+
+import html
+import json
+import re
+from functools import cache
+from pathlib import Path
+
+from markdown_it import MarkdownIt
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = ROOT / "book" / "teaching" / "slides"
+OUT = ROOT / "_build" / "html" / "_static" / "slides"
+FIGURE = re.compile(r"^\{\{(\w+): (.+)\}\}$", re.MULTILINE)
+FROM = re.compile(r"^From: (\w+) # (.+)$", re.MULTILINE)
+LABEL = re.compile(r'class="attn-l"[^>]*>(.*?)<|aria-label="(.*?)"', re.DOTALL)
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<link rel="stylesheet" href="reveal/reveal.css">
+<link rel="stylesheet" href="slides.css">
+</head>
+<body>
+<div class="reveal"><div class="slides">
+{slides}
+</div></div>
+<script src="reveal/reveal.js"></script>
+<script src="reveal/notes.js"></script>
+<script src="slides.js"></script>
+</body>
+</html>
+"""
+
+
+@cache
+def outputs(chapter: str) -> tuple[tuple[str, str], ...]:
+    """(label or description, HTML) of all figures that a chapter stores."""
+    path = ROOT / "notebooks" / f"{chapter}.ipynb"
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    stored = [out.get("data", {}) for cell in cells for out in cell.get("outputs", [])]
+    return tuple(found for data in stored for found in figures(data))
+
+
+def figures(data: dict) -> list[tuple[str, str]]:
+    markup = "".join(data.get("text/html", ""))
+    if label := LABEL.search(markup):
+        return [(html.unescape(label[1] or label[2]), markup)]
+    if "image/png" in data:
+        alt = "".join(data["text/plain"])
+        packed = "".join(data["image/png"]).replace("\n", "")
+        return [(alt, f'<img src="data:image/png;base64,{packed}" alt="{alt}">')]
+    return []
+
+
+def figure(chapter: str, label: str) -> str:
+    stored = outputs(chapter)
+    found = [markup for name, markup in stored if name == label]
+    found = found or [markup for name, markup in stored if name.startswith(label)]
+    if len(found) != 1:
+        raise ValueError(f"{chapter} has {len(found)} figures that begin {label!r}")
+    return f'<div class="figure">{found[0]}</div>'
+
+
+def slug(heading: str) -> str:
+    """The anchor that MyST gives to a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+
+
+def link(chapter: str, heading: str) -> str:
+    place = f"../../notebooks/{chapter}.html#{slug(heading)}"
+    return f'<p class="from"><a href="{place}">{html.escape(heading)}</a></p>'
+
+
+def slide(source: str) -> str:
+    """One slide as HTML: its text, then its figures, then its notes and its place."""
+    text, _, note = source.partition("\nNote:")
+    render = MarkdownIt("commonmark", {"html": True}).enable("table").render
+    drawn = "".join(figure(*found) for found in FIGURE.findall(text))
+    place = "".join(link(*found) for found in FROM.findall(text))
+    words = render(FROM.sub("", FIGURE.sub("", text)).strip())
+    head, _, rest = words.partition("\n")
+    body = f'<div class="words">{rest}</div>' if rest.strip() else ""
+    kind = "both" if body and drawn else "words-only" if body else "figure-only"
+    notes = f'<aside class="notes">{render(note.strip())}</aside>' if note else ""
+    shown = f'<div class="slide {kind}">{head}<div>{body}{drawn}</div>{place}</div>'
+    return f"<section>{shown}{notes}</section>"
+
+
+def slides(source: str) -> list[str]:
+    return [part.strip() for part in re.split(r"^---$", source, flags=re.MULTILINE)]
+
+
+def deck(source: str) -> str:
+    title = source.lstrip("# ").partition("\n")[0]
+    made = "\n".join(map(slide, slides(source)))
+    return PAGE.format(title=html.escape(title), slides=made)
+
+
+def write(folder: Path) -> list[Path]:
+    """Write all decks into a folder that has the site's `_static/slides`."""
+    made = []
+    for path in sorted(SOURCES.glob("*.md")):
+        made.append(folder / f"{path.stem}.html")
+        made[-1].write_text(deck(path.read_text(encoding="utf-8")), encoding="utf-8")
+    return made
+
+
+if __name__ == "__main__":
+    print(*write(OUT), sep="\n")
