@@ -9,15 +9,16 @@ BIN := $(VENV)/bin
 HTML := _build/html
 PORT ?= 8000
 # Chapters to run: `make notebooks NOTEBOOKS=notebooks/local_attention.ipynb`
-NOTEBOOKS ?= $(wildcard notebooks/*.ipynb)
+NOTEBOOKS ?= $(shell ls -S notebooks/*.ipynb)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# Two workers share the cores, so each computes with one thread.
-NBVAL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope \
-	-p no:cacheprovider --nbval $(NOTEBOOKS)
+# Two workers share the cores, so each computes with one thread. A worker takes a file
+# at a time, in the order given: tests/conftest.py puts the longest first.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
+	--no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help book test notebooks lab serve pdf check clean index benchmark gpu mutants \
+.PHONY: help book test chapters notebooks lab serve pdf check clean index benchmark gpu mutants \
 	stable versions screens browser publish-as site
 
 help:  ## Show this list
@@ -30,10 +31,11 @@ book: site  ## Build the site (no torch needed) and say how to open it
 	@echo "  file://$(CURDIR)/$(HTML)/index.html"
 	@echo "or run 'make serve' and open http://localhost:$(PORT)/"
 
-test: $(VENV)/.everything browser check site  ## Run every check: style, unit, browser and notebook tests
+test: $(VENV)/.everything browser check  ## Run every check: style, unit, browser and notebook tests
+	@# The site is built on one core: meanwhile the chapters run.
 	@failed=0; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope || failed=1; \
-	$(NBVAL) || failed=1; \
+	$(MAKE) -k -j2 --no-print-directory site chapters || failed=1; \
+	$(PYTEST) || failed=1; \
 	exit $$failed
 
 notebooks: $(VENV)/.everything  ## Run all chapters again and store their outputs
@@ -103,6 +105,12 @@ screens: $(VENV)/.everything browser site  ## Photograph the site's ten places a
 site: $(VENV)/.book
 	@# After a failure nothing is kept, or the next build would skip the faulty pages.
 	$(BIN)/jupyter-book build -W -n --keep-going . || { rm -rf _build; exit 1; }
+
+# The largest chapters first, but for one that takes longer than it is large.
+FIRST := notebooks/applications.ipynb
+chapters: $(VENV)/.everything
+	$(PYTEST) -p no:cacheprovider --nbval \
+	$(filter $(FIRST),$(NOTEBOOKS)) $(filter-out $(FIRST),$(NOTEBOOKS))
 
 browser:
 	@bash scripts/browser.sh

@@ -49,7 +49,7 @@ def test_the_script_ends_with_a_table_and_a_valid_record(tmp_path):
         "PYTHON": sys.executable,
         "PYTHONPATH": str(tmp_path),
         "SUITE": "--cases 2 --only triton tiled",
-        "TESTS": "-k in_float32",
+        "TESTS": "-k the_tiles",
     }
     out = tmp_path / "out"
     done = subprocess.run(
