@@ -34,11 +34,11 @@ FLAGS = [
 
 
 # What takes longest comes first: two workers, who take a file at a time, then end
-# together. In the order of `pytest --durations=0`, from two minutes to ten seconds.
+# together. In the order of `pytest --durations=0`, from minutes to ten seconds.
 LONGEST = (
     "test_site",
-    "test_exercises",
     "test_triton_local",
+    "test_exercises",
     "test_experiments",
     "test_lab",
     "test_benchmark",
