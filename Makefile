@@ -18,7 +18,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
 	--no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help book test chapters notebooks lab serve pdf check clean index benchmark gpu mutants \
+.PHONY: help book test chapters unit notebooks lab serve pdf check clean index benchmark gpu mutants \
 	stable versions screens browser publish-as site
 
 help:  ## Show this list
@@ -33,10 +33,8 @@ book: site  ## Build the site (no torch needed) and say how to open it
 
 test: $(VENV)/.everything browser check  ## Run every check: style, unit, browser and notebook tests
 	@# The site is built on one core: meanwhile the chapters run.
-	@failed=0; \
-	$(MAKE) -k -j2 --no-print-directory site chapters || failed=1; \
-	$(PYTEST) || failed=1; \
-	exit $$failed
+	@failed=0; for part in "-j2 site chapters" unit; do \
+	$(MAKE) -k --no-print-directory $$part || failed=1; done; exit $$failed
 
 notebooks: $(VENV)/.everything  ## Run all chapters again and store their outputs
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/execute.py $(NOTEBOOKS)
@@ -105,6 +103,9 @@ screens: $(VENV)/.everything browser site  ## Photograph the site's ten places a
 site: $(VENV)/.book
 	@# After a failure nothing is kept, or the next build would skip the faulty pages.
 	$(BIN)/jupyter-book build -W -n --keep-going . || { rm -rf _build; exit 1; }
+
+unit: $(VENV)/.everything
+	$(PYTEST)
 
 # The largest chapters first, but for one that takes longer than it is large.
 FIRST := notebooks/applications.ipynb
