@@ -9,16 +9,17 @@ BIN := $(VENV)/bin
 HTML := _build/html
 PORT ?= 8000
 # Chapters to run: `make notebooks NOTEBOOKS=notebooks/local_attention.ipynb`
-NOTEBOOKS ?= $(wildcard notebooks/*.ipynb)
+NOTEBOOKS ?= $(shell ls -S notebooks/*.ipynb)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# Two workers share the cores, so each computes with one thread.
-NBVAL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope \
-	-p no:cacheprovider --nbval $(NOTEBOOKS)
+# Two workers share the cores, so each computes with one thread. A worker takes a file
+# at a time, in the order given: tests/conftest.py puts the longest first.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
+	--no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help book test notebooks lab serve pdf slides timings check clean index benchmark \
-	gpu mutants stable versions colab hub screens browser publish-as site
+.PHONY: help book test chapters unit notebooks lab serve pdf slides timings check clean index \
+	benchmark gpu mutants stable versions colab hub screens browser publish-as site
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /#/' \
@@ -30,11 +31,10 @@ book: site  ## Build the site, English and Chinese (no torch needed), and say ho
 	@echo "  file://$(CURDIR)/$(HTML)/index.html"
 	@echo "or run 'make serve' and open http://localhost:$(PORT)/"
 
-test: $(VENV)/.everything browser check site  ## Run every check: style, unit, browser and notebook tests
-	@failed=0; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope || failed=1; \
-	$(NBVAL) || failed=1; \
-	exit $$failed
+test: $(VENV)/.everything browser check  ## Run every check: style, unit, browser and notebook tests
+	@# The site is built on one core: meanwhile the chapters run.
+	@failed=0; for part in "-j2 site chapters" unit; do \
+	$(MAKE) -k --no-print-directory $$part || failed=1; done; exit $$failed
 
 notebooks: $(VENV)/.everything  ## Run all chapters again and store their outputs
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/execute.py $(NOTEBOOKS)
@@ -118,6 +118,15 @@ site: $(VENV)/.book
 	@# After a failure nothing is kept, or the next build would skip the faulty pages.
 	$(BIN)/jupyter-book build -W -n --keep-going . || { rm -rf _build; exit 1; }
 	$(BIN)/python scripts/chinese.py build
+
+unit: $(VENV)/.everything
+	$(PYTEST)
+
+# The largest chapters first, but for one that takes longer than it is large.
+FIRST := notebooks/applications.ipynb
+chapters: $(VENV)/.everything
+	$(PYTEST) -p no:cacheprovider --nbval \
+	$(filter $(FIRST),$(NOTEBOOKS)) $(filter-out $(FIRST),$(NOTEBOOKS))
 
 browser:
 	@bash scripts/browser.sh

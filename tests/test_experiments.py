@@ -425,6 +425,19 @@ def test_a_contender_that_shares_trials_shares_the_further_ones(tmp_path):
     assert trials == [1, 2, 4, 8, 16] and runs.final[1].setting["lr"] == 8
 
 
+def test_final_runs_at_a_rate_that_is_no_longer_chosen_are_not_mixed_in(tmp_path):
+    """A record that was tuned with fewer rates does not go on with a new best."""
+    settings = [{"size": 9, "lr": 1}]
+    narrow, wide = (
+        toy(settings=lambda quick: settings, tuning=Tuning((1, 2), "loss", reach=reach))
+        for reach in (0, 3)
+    )
+    run_experiment(narrow, seeds=1, folder=tmp_path)
+    wrong = "record toy has final runs with lr=2, but its trials choose 8: move it"
+    with pytest.raises(ValueError, match=wrong):
+        run_experiment(wide, seeds=1, folder=tmp_path)
+
+
 def test_a_final_run_that_ends_in_no_number_is_refused(tmp_path):
     lost = toy(train=lambda *_: {"loss": math.nan})
     with pytest.raises(ValueError, match="not JSON compliant"):

@@ -11,7 +11,7 @@ import tomllib
 import nbformat
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import LONGEST, ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -160,6 +160,10 @@ def test_every_make_command_in_the_text_exists(name):
     targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), re.M))
     named = set(re.findall(r"(?:^|`)make ([a-z][a-z-]*)", read(name), re.M))
     assert named and named <= targets, named - targets
+
+
+def test_the_files_that_are_tested_first_exist():
+    assert all((ROOT / "tests" / f"{name}.py").exists() for name in LONGEST)
 
 
 def test_links_in_the_readme_lead_somewhere():

@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import functools
 import json
 import math
 import re
@@ -327,14 +328,19 @@ def test_the_bibliography_says_what_each_work_is_used_for():
     assert cited == set(bib_keys())
 
 
+@functools.cache
+def named_in(name: str) -> list[tuple[str, str]]:
+    """Author and year of each work that a page or a chapter names."""
+    return NAMED.findall(SOURCES[name]) + ALONE.findall(SOURCES[name])
+
+
 def named_or_cited(key: str, author: str) -> bool:
     year = re.search(r"\d{4}", key)[0]
     for name, text in SOURCES.items():
         if name == "book/bibliography.md":
             continue
         if f"`{key}`" in text or any(
-            who in author and when == year
-            for who, when in NAMED.findall(text) + ALONE.findall(text)
+            who in author and when == year for who, when in named_in(name)
         ):
             return True
         if f"({THREADS.get(key)})" in text:

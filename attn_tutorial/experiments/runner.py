@@ -143,6 +143,9 @@ def pending(
     """List the runs that are not recorded yet; tuning comes before what it decides.
 
     Call it again when these are recorded: what tuning found may ask for more trials.
+
+    Raises:
+        ValueError: If a final run has another rate than the trials choose.
     Seeds are the outer loop, so that an early end leaves every setting with a few.
     """
     settings, tuning = experiment.settings(quick), experiment.tuning
@@ -151,8 +154,23 @@ def pending(
         if left := _missing(trials, record):
             return left
         settings = [tuning.best(setting, record) for setting in settings]
+        for setting in settings:
+            _check_rate(setting, tuning.parameter, record)
     jobs = [(setting, seed) for seed in range(seeds) for setting in settings]
     return _missing(jobs, record)
+
+
+def _check_rate(setting: Setting, parameter: str, record: OpenRecord) -> None:
+    """Refuse a record whose final runs have another rate than tuning chooses."""
+    wanted = setting[parameter]
+    for run in record.runs:
+        if {**run.setting, parameter: wanted} == setting:
+            found = run.setting[parameter]
+            if found != wanted:
+                raise ValueError(
+                    f"record {record.name} has final runs with {parameter}={found}, "
+                    f"but its trials choose {wanted}: move it away and start again"
+                )
 
 
 def _missing(jobs: Iterable[Job], record: OpenRecord) -> list[Job]:
