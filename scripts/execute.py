@@ -3,8 +3,7 @@
     python scripts/execute.py [notebooks/NAME.ipynb ...]
 
 Nothing is written when a run fails or prints to stderr. Timing, widget views and
-widget state are left out; the text of a cell that draws a picture becomes the
-picture's alternative text in the built page.
+widget state are left out.
 """
 
 import sys
@@ -28,14 +27,11 @@ METADATA = {
 
 def clean_cell(cell) -> None:
     """Keep only what is the same in every run."""
-    names = ("tags", "jupyter", "mystnb")
+    names = ("tags", "jupyter")
     kept = {key: cell.metadata[key] for key in names if key in cell.metadata}
     cell.metadata = nbformat.from_dict(kept)
     for output in cell.get("outputs", []):
-        data = output.get("data", {})
-        data.pop(WIDGET_VIEW, None)
-        if "image/png" in data:
-            cell.metadata["mystnb"] = {"image": {"alt": data["text/plain"]}}
+        output.get("data", {}).pop(WIDGET_VIEW, None)
 
 
 def stderr_of(notebook) -> str:

@@ -49,6 +49,30 @@ GERMAN = {
     "met": [1, 2, 3],
     "title": "A window of 1 misses the word",
 }
+LENGTHS = [512, 1024, 2048]
+GROWTH = {
+    "lengths": LENGTHS,
+    "curves": {
+        "every pair": [n * n for n in LENGTHS],
+        "window of 64": [cost.kept_pairs(WINDOW, n) for n in LENGTHS],
+    },
+    "title": "Slope 2 becomes slope 1",
+    "unit": "pairs",
+}
+MAPS = {
+    "maps": {
+        "every pair": dense_mask(FULL, 12),
+        "window of 2": dense_mask(patterns.local(2), 12),
+    },
+    "title": "A window keeps a band",
+}
+READINGS = {
+    "readings": {"4 keys": (7, 10), "4 to each side": (6, 14)},
+    "n": 18,
+    "query": 10,
+    "title": "Which keys?",
+}
+STEPS = {"rows": [["config"], ["eager", "tiles"], ["logits"]], "title": "Two ways"}
 THREE = ((0.5, -1), (1, 2), (-1, 0.25))
 CASES = [
     ("connectivity", {}),
@@ -104,6 +128,23 @@ CASES = [
     ("application", GERMAN),
     ("application", GERMAN | {"query": 4, "met": range(5), "writes": "German"}),
     ("application", GERMAN | {"inputs": list("abcdefghij"), "met": []}),
+    ("small_maps", MAPS),
+    ("small_maps", {"maps": {"a": [[0.2, 1]], "b": [[1]] * 9}, "title": "Shades"}),
+    ("one_query", READINGS),
+    ("one_query", READINGS | {"needed": 6}),
+    ("one_query", READINGS | {"readings": {"a": (0, 1)}, "n": 2, "query": 0}),
+    ("two_paths", {}),
+    ("two_paths", {"n": 12}),
+    ("weighted_average", {"words": list("abc"), "scores": [1, 2, 0], "asked": "it"}),
+    ("flow", STEPS),
+    ("flow", STEPS | {"stressed": ["logits"], "both": True}),
+    (
+        "amounts",
+        {"values": {"a": 1, "b": 99_999}, "title": "Two amounts", "unit": "pairs"},
+    ),
+    ("growth", GROWTH),
+    ("covered_share", {"weights": [4, 3, 2, 1, 0, 0], "window": 1, "title": "Near"}),
+    ("covered_share", {"weights": [1] * 40, "window": 9, "title": "Far"}),
 ]
 IDS = [f"{name}-{k}" for k, (name, _) in enumerate(CASES)]
 every_case = pytest.mark.parametrize("name, options", CASES, ids=IDS)
@@ -597,6 +638,75 @@ def test_an_application_shows_what_its_window_misses():
     assert wider.alt.endswith("among them all that it needs.")
 
 
+def test_small_maps_fill_a_cell_for_each_pair():
+    frame = diagrams.small_maps(**MAPS)
+    full, window = (int(keep.sum()) for keep in MAPS["maps"].values())
+    assert cells_of(frame, KEPT) == full + window
+    assert {f"{full} pairs", f"{window} pairs"} <= set(texts(frame))
+
+
+def test_a_weight_is_as_dark_as_it_is_large():
+    frame = diagrams.small_maps({"weights": [[1.0, 0.5, 0.0]]}, title="One row")
+    shades = [
+        path.get("stroke-opacity", "1")
+        for path in parse(frame).iter(f"{NAME}path")
+        if path.get("stroke") == KEPT
+    ]
+    assert sorted(shades) == ["0.5", "1"]
+
+
+@pytest.mark.parametrize("needed, words", [(None, "4 keys"), (3, "misses key 3")])
+def test_one_query_fills_the_keys_that_it_meets(needed, words):
+    frame = diagrams.one_query(**READINGS | {"needed": needed})
+    assert (
+        len([r for r in parse(frame).iter(f"{NAME}rect") if r.get("fill") == KEPT])
+        == 13
+    )
+    assert words in texts(frame)
+    edges = [rect.get("stroke") for rect in parse(frame).iter(f"{NAME}rect")]
+    assert edges.count(COLORS["vermillion"]) == 2 * (needed is not None)
+
+
+def test_two_paths_have_their_steps():
+    frame = diagrams.two_paths(6)
+    assert paths_in(frame, COLORS["vermillion"]).count("M") == 5
+    assert paths_in(frame, KEPT).count("C") == 1
+    assert "5 steps through a recurrence" in frame.alt
+
+
+def test_an_average_shows_the_softmax_of_its_scores():
+    scores = torch.tensor([1.0, 2.0, 0.0])
+    frame = diagrams.weighted_average(list("abc"), scores.tolist(), "it")
+    for weight in scores.softmax(-1).tolist():
+        assert f"{weight:.2f}" in texts(frame)
+
+
+def test_a_flow_leads_from_each_box_to_each_of_the_next():
+    frame = str(diagrams.flow(**STEPS))
+    assert frame.count('z" fill="currentColor"') == 2 + 2, "heads of arrows"
+
+
+def test_amounts_are_to_one_scale():
+    frame = diagrams.amounts({"a": 30, "b": 120}, title="Two", unit="pairs")
+    one, four = (float(r.get("width")) for r in parse(frame).iter(f"{NAME}rect"))
+    assert four / one == pytest.approx(4, rel=1e-3)
+
+
+def test_growth_says_the_slopes_that_closed_forms_have():
+    shown = texts(diagrams.growth(**GROWTH))
+    pairs = GROWTH["curves"]["window of 64"]
+    assert "slope 2.00" in shown
+    assert f"slope {math.log2(pairs[-1] / pairs[-2]):.2f}" in shown
+
+
+def test_a_window_covers_the_share_that_is_said():
+    weights = [0.5**k for k in range(12)]
+    frame = diagrams.covered_share(weights, 2, title="Halves")
+    rects = list(parse(frame).iter(f"{NAME}rect"))
+    assert [r.get("fill") for r in rects].count(KEPT) == 3
+    assert f"covers {100 * sum(weights[:3]) / sum(weights):.0f} %" in frame.alt
+
+
 NAN = float("nan")
 
 
@@ -630,6 +740,31 @@ NAN = float("nan")
         ("application", GERMAN | {"query": 6}, "query must be from 0 to 5, got 6"),
         ("application", GERMAN | {"inputs": ["word"] * 9}, "width of inputs must be"),
         ("layer_shares", {"costs": {"a": {"b": 1}, "c": {"d": 1}}}, "the same parts"),
+        ("small_maps", {"maps": {}, "title": "t"}, "number of maps must be from 1"),
+        ("small_maps", {"maps": {"a": [[2]]}, "title": "t"}, "weights from 0 to 1"),
+        ("small_maps", {"maps": {"a" * 60: [[1]]}, "title": "t"}, "too long"),
+        ("one_query", READINGS | {"query": 18}, "query must be from 0 to 17, got 18"),
+        ("one_query", READINGS | {"readings": {"a": (5, 3)}}, "last key of 'a'"),
+        ("two_paths", {"n": 2}, "n must be from 3 to 12, got 2"),
+        (
+            "weighted_average",
+            {"words": ["long" * 40, "a"], "scores": [1, 2], "asked": "it"},
+            "words must have room",
+        ),
+        ("flow", STEPS | {"rows": [["a"]]}, "number of rows must be from 2 to 4"),
+        ("flow", STEPS | {"rows": [["a" * 80], ["b"]]}, "a row must fit into 360"),
+        ("amounts", {"values": {"a": 0}, "title": "t", "unit": "u"}, "above 0"),
+        ("growth", GROWTH | {"curves": {"a": [1, 2]}}, "a must have a positive amount"),
+        (
+            "covered_share",
+            {"weights": [1] * 10, "window": 8, "title": "t"},
+            "window must leave room",
+        ),
+        (
+            "covered_share",
+            {"weights": [1, -2, 3], "window": 0, "title": "t"},
+            "weights must be at least 0",
+        ),
     ],
 )
 def test_what_has_no_room_is_refused(name, options, message):

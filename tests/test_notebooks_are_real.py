@@ -2,12 +2,15 @@
 
 import ast
 import copy
+import html
 import re
 
 import nbformat
 import pytest
 from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from attn_tutorial.pictures.style import COLORS
 
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MAX_LINES = 15
@@ -18,6 +21,9 @@ IGNORING_COMMENT = re.compile(r"#\s*NBVAL_(IGNORE_OUTPUT|SKIP)")
 MYST_ONLY = re.compile(r"^(?:```+|:::+)\{|\{(?:cite|ref|eq|doc|numref)[:\w]*\}`", re.M)
 HTML_TAG = re.compile(r"</?([A-Za-z]\w*)[^>\n]*>")
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+SVG = "image/svg+xml"
+INK = re.compile(r'(?:fill|stroke)="([^"]*)"')
+PALETTE = {*COLORS.values(), "#595959", "none"}
 
 
 def code_cells(notebook) -> list:
@@ -84,19 +90,21 @@ def faults_of_the_numbers(notebook):
 
 
 def faults_of_the_pictures(notebook):
-    """Each picture says in words what it shows, in the page and in the notebook."""
+    """Each is drawn for every page, and says in words what it shows."""
     for cell in code_cells(notebook):
-        alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt")
         for output in cell.outputs:
             data = output.get("data", {})
-            if "image/png" not in data:
+            if SVG not in data:
+                if any(kind.startswith("image/") for kind in data):
+                    yield "an image where a page needs an SVG"
                 continue
-            if not alt:
-                yield "a picture without alternative text"
-            elif alt != data.get("text/plain"):
+            alt = html.unescape(re.search(r'aria-label="([^"]*)"', data[SVG])[1])
+            if alt != data.get("text/plain"):
                 yield f"alternative text is not the stored text: {alt[:60]!r}"
             elif alt.startswith("<") or len(alt.split()) < 5:
                 yield f"alternative text says too little: {alt[:60]!r}"
+            if strange := set(INK.findall(data[SVG])) - PALETTE:
+                yield f"colours that no page knows: {sorted(strange)}"
 
 
 def faults_of_the_code(notebook):
@@ -172,12 +180,12 @@ def asserted_cell(count: int):
 
 def good_notebook():
     alt = "Line chart: the share kept falls as the length grows."
-    data = {"image/png": "AAAA", "text/plain": alt}
+    drawn = f'<svg aria-label="{alt}"><path fill="{COLORS["blue"]}"/></svg>'
+    data = {SVG: drawn, "image/png": "AAAA", "text/plain": alt}
     picture = new_code_cell(
         "plots.lines(curves)",
         execution_count=4,
         outputs=[new_output("execute_result", data, execution_count=4)],
-        metadata={"mystnb": {"image": {"alt": alt}}},
     )
     title = new_markdown_cell("# A chapter\n\n$a < b > c$ and `<tag>`.")
     return new_notebook(cells=[title, *map(asserted_cell, (1, 2, 3)), picture])
@@ -219,19 +227,28 @@ def ignore_by_comment(notebook):
     code_cells(notebook)[0].source += "\n# NBVAL_IGNORE_OUTPUT"
 
 
-def drop_alt(notebook):
-    code_cells(notebook)[3].metadata.pop("mystnb")
+def picture_of(notebook) -> dict:
+    return code_cells(notebook)[3].outputs[0].data
+
+
+def store_an_image(notebook):
+    picture_of(notebook).pop(SVG)
 
 
 def change_alt(notebook):
     other = "Line chart: the share kept rises as the length grows."
-    code_cells(notebook)[3].metadata["mystnb"]["image"]["alt"] = other
+    picture_of(notebook)["text/plain"] = other
 
 
 def default_alt(notebook):
-    cell = code_cells(notebook)[3]
-    cell.outputs[0].data["text/plain"] = "<Figure size 600x360 with 1 Axes>"
-    cell.metadata["mystnb"]["image"]["alt"] = "<Figure size 600x360 with 1 Axes>"
+    data = picture_of(notebook)
+    data["text/plain"] = "<Figure size 600x360 with 1 Axes>"
+    data[SVG] = f'<svg aria-label="{html.escape(data["text/plain"])}"/>'
+
+
+def draw_in_a_strange_colour(notebook):
+    data = picture_of(notebook)
+    data[SVG] = data[SVG].replace(COLORS["blue"], "#0000ff")
 
 
 def lengthen_a_cell(notebook):
@@ -276,7 +293,8 @@ SABOTAGE = {
     store_widget_state: "widget state",
     ignore_a_cell: "nbval ignores 1 of 4",
     ignore_by_comment: "nbval ignores 1 of 4",
-    drop_alt: "without alternative text",
+    store_an_image: "an image where",
+    draw_in_a_strange_colour: "colours that no page knows",
     change_alt: "not the stored text",
     default_alt: "says too little",
     lengthen_a_cell: "18 lines",

@@ -193,6 +193,7 @@ def test_notebook_stores_image_and_description_only():
     client.NotebookClient(notebook, kernel_name="python3").execute()
     for drawn in (notebook.cells[0], notebook.cells[2]):
         (output,) = drawn.outputs
-        assert set(output.data) == {"image/png", "text/plain"}
+        assert set(output.data) == {"image/svg+xml", "image/png", "text/plain"}
         assert output.data["text/plain"] == "One bar."
+        assert 'aria-label="One bar."' in output.data["image/svg+xml"]
         assert output.metadata["image/png"]["width"] == 576

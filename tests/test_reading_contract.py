@@ -22,6 +22,7 @@ LINES = 150  # of code that stands open in a chapter
 WORDS_A_MINUTE = 200
 MINUTES_A_CELL = 0.5
 MINUTES = 45  # a chapter that takes longer is two chapters
+OPENER = 270  # height of the diagram that opens a chapter, 360 wide
 OFF = 5  # minutes by which a chapter may misjudge itself
 
 PREDICT = re.compile(r"^\*\*Predict", re.MULTILINE)
@@ -331,6 +332,17 @@ def faults(notebook) -> list[str]:
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_a_chapter_keeps_the_contract(path):
     assert faults(nbformat.read(path, as_version=4)) == []
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_opens_with_a_diagram(path):
+    _, opener, *rest = of_kind(nbformat.read(path, as_version=4), "code")
+    assert has(opener, "opener") and not any(has(cell, "opener") for cell in rest)
+    assert re.search(r"^diagrams\.\w+\(", opener.source, re.MULTILINE)
+    (output,) = opener.outputs
+    assert 'role="img" aria-label="' in output.data["text/html"]
+    height = re.search(r'viewBox="0 0 360 (\d+)', output.data["text/html"])[1]
+    assert int(height) <= OPENER, "a small one"
 
 
 def test_every_diagram_stands_in_a_chapter():

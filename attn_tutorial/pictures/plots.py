@@ -1,8 +1,9 @@
 """Figures: each function returns a ``Picture`` with alt text and a title that finds.
 
 A picture is a plain matplotlib figure made without pyplot, so it changes no backend
-and looks the same in every notebook. Its repr is its alt text: what a stored output
-compares, and what a reader who does not see the image is told.
+and looks the same in every notebook. It shows itself as SVG (``vector``), which follows
+a page from light to dark. Its repr is its alt text: what a stored output compares, and
+what a reader who does not see the image is told.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from PIL import Image
 
 from attn_tutorial.pictures.inputs import booleans, check_limits, numbers
 from attn_tutorial.pictures.style import COLORS, CYCLE, DASHES, MARKERS
+from attn_tutorial.pictures.vector import SCREEN, written
 
 __all__ = [
     "COLORS",
@@ -36,7 +39,8 @@ __all__ = [
 ]
 
 TITLE, LABEL, TICK = 13, 12, 11.5  # points, for a figure 6 inches wide
-SCREEN, SHARP = 96, 2  # pixels an inch on the page, and how many times sharper we draw
+SHARP = 2  # how many times finer than a page shows it an image is drawn
+TINTS = 64  # colours of the small image beside the SVG
 
 FONT = "DejaVu Sans"
 STYLE = {
@@ -46,6 +50,11 @@ STYLE = {
     "axes.spines.right": False,
     "axes.prop_cycle": matplotlib.cycler(color=CYCLE),
     "axes.axisbelow": True,
+    "text.color": COLORS["black"],
+    "axes.labelcolor": COLORS["black"],
+    "axes.edgecolor": COLORS["black"],
+    "xtick.color": COLORS["black"],
+    "ytick.color": COLORS["black"],
     "axes.unicode_minus": True,
     "figure.facecolor": "white",
     "axes.facecolor": "white",
@@ -75,23 +84,47 @@ class Picture(Figure):
         """Return the alt text."""
         return self.alt
 
+    def _repr_svg_(self) -> str:
+        """Return the figure as one SVG element."""
+        with matplotlib.rc_context(_style()):
+            _finish(self)
+            return written(self, self.alt)
+
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         """Return the image, and the size at which a page shows it."""
+        return self._image(SCREEN * SHARP), self._size()
+
+    def _image(self, dpi: int) -> bytes:
         buffer = io.BytesIO()
         with matplotlib.rc_context(_style()):
             _finish(self)
-            metadata = {"Software": None}
-            self.savefig(buffer, format="png", dpi=SCREEN * SHARP, metadata=metadata)
+            self.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+        return buffer.getvalue()
+
+    def _size(self) -> dict[str, int]:
         width, height = (round(side * SCREEN) for side in self.get_size_inches())
-        return buffer.getvalue(), {"width": width, "height": height}
+        return {"width": width, "height": height}
 
     def _ipython_display_(self) -> None:
-        """Show image and alt text, whatever a notebook does with other figures."""
+        """Show figure and alt text, whatever a notebook does with other figures.
+
+        JupyterLab shows no SVG of a notebook that it does not trust: for that there is
+        a small image beside it.
+        """
         from IPython.display import display
 
-        png, size = self._repr_png_()
-        data = {"image/png": base64.b64encode(png).decode(), "text/plain": self.alt}
-        display(data, metadata={"image/png": size}, raw=True)
+        png = base64.b64encode(_of_few_colours(self._image(SCREEN))).decode()
+        data = {"image/svg+xml": self._repr_svg_(), "image/png": png}
+        metadata = {"image/png": self._size()}
+        display(data | {"text/plain": self.alt}, metadata=metadata, raw=True)
+
+
+def _of_few_colours(png: bytes) -> bytes:
+    """Write an image again with a palette, in a third of the bytes."""
+    buffer = io.BytesIO()
+    image = Image.open(io.BytesIO(png)).convert("RGB").quantize(TINTS)
+    image.save(buffer, "png", optimize=True)
+    return buffer.getvalue()
 
 
 def _finish(figure: Picture) -> None:
@@ -106,6 +139,8 @@ def _finish(figure: Picture) -> None:
         axes.xaxis.label.set_fontsize(LABEL)
         axes.yaxis.label.set_fontsize(LABEL)
         axes.tick_params(labelsize=TICK)
+        for image in axes.images:
+            image.set_interpolation("none")  # a pixel a cell, in a file of any size
     legends = [axes.get_legend() for axes in figure.axes] + figure.legends
     for legend in filter(None, legends):
         for text in legend.get_texts():
@@ -317,7 +352,7 @@ def heatmap(
     _check_shades(cells, vmin, vmax)
     figure, axes = picture(alt, width=width, height=height)
     shades = {"cmap": "viridis", "vmin": vmin, "vmax": vmax}
-    image = axes.imshow(cells, interpolation="nearest", **shades)
+    image = axes.imshow(cells, interpolation="none", **shades)
     _name_cells(axes, rows, cols)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     figure.suptitle(title)

@@ -39,6 +39,7 @@ __all__ = [
     "paragraph",
     "quantity",
     "rounded",
+    "sentence",
     "width_of",
     "word",
 ]
@@ -245,6 +246,16 @@ def rounded(x: float, digits: int = 2, *, fixed: bool = False) -> str:
     if digits and not fixed:
         text = text.rstrip("0").rstrip(".")
     return text.replace("-", "−")
+
+
+def sentence(title: str) -> str:
+    """End a title as a sentence of a description ends.
+
+    Example:
+        >>> sentence("Which pairs?"), sentence("A band")
+        ('Which pairs?', 'A band.')
+    """
+    return title if title.endswith((".", "?", "!")) else f"{title}."
 
 
 def quantity(x: float, unit: str) -> str:
