@@ -95,7 +95,10 @@ def keep_addresses(app, doctree):
     slugs = env.metadata[env.docname].setdefault("myst_slugs", {})
     for section, heading in zip(doctree.findall(nodes.section), english, strict=False):
         name = nodes.make_id(re.sub(r"[$`*]", "", heading))
-        if name and name not in doctree.ids:
+        holder = doctree.ids.get(name)
+        if name and not isinstance(holder, nodes.section):
+            if holder is not None:  # a label of the same name leads to the section
+                holder["ids"].remove(name)
             section["ids"].insert(0, name)
             doctree.ids[name] = section
         slugs.setdefault(slug(heading), (0, section["ids"][0], heading))

@@ -66,6 +66,12 @@ def names() -> list[str]:
     return sorted(path.stem for path in CATALOGUES.glob("*.po") if path.stem != "frame")
 
 
+def is_translated(document: str) -> bool:
+    """Whether a document, by its name in _toc.yml, has a catalogue."""
+    name = Path(document).name
+    return name in names() and source_of(name) == source_of_document(document)
+
+
 def catalogues() -> list[str]:
     """All catalogues: those of pages, of the frame, of the exercises' messages."""
     return [*names(), "frame", "messages"]
@@ -111,7 +117,7 @@ def frame_messages() -> list[str]:
     """What stands around the pages: titles, captions, and the words of the theme."""
     toc = (ROOT / "_toc.yml").read_text(encoding="utf-8")
     files = re.findall(r"file: (\S+)", toc)
-    others = [file for file in files if Path(file).name not in names()]
+    others = [file for file in files if not is_translated(file)]
     titles = [paragraphs.headings(source_of_document(file))[0] for file in others]
     masks = [text for *texts, _ in first_page.MASKS.values() for text in texts]
     drawn = [*masks, *first_page.ALT.values()]

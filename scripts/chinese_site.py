@@ -73,7 +73,7 @@ def documents() -> list[str]:
 
 def translated_documents() -> list[str]:
     """Those that have a catalogue."""
-    return [name for name in documents() if Path(name).name in chinese.names()]
+    return [name for name in documents() if chinese.is_translated(name)]
 
 
 def write_sources() -> None:

@@ -5,7 +5,7 @@
 The package must not be installed where this runs (`make colab` sees to that). The
 set-up cell fetches it from the repository's address, which leads to a copy of this
 working tree here: the notebook is not changed for it. What a chapter installs goes
-into a folder of its own, so that none finds what another one brought.
+into an environment of its own, so that none finds what another one brought.
 
 --setup runs nothing but the set-up cells.
 """
@@ -15,8 +15,10 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
+import venv
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -64,21 +66,28 @@ def stand_in(folder: Path) -> Path:
 
 
 def environment(folder: Path, repository: Path) -> dict[str, str]:
-    """What a kernel gets, so that its address and its pip lead into folders here."""
+    """What a kernel gets, so that the repository's address leads into a folder here."""
     startup = folder / "ipython" / "profile_default" / "startup"
     startup.mkdir(parents=True)
     (startup / "colab.py").write_text(HIDDEN + COLAB)
-    (folder / "installed").mkdir()
     address = "https://github.com/" + "/".join(publish_as.current_address(ROOT))
+    known = {name: x for name, x in os.environ.items() if name != "PYTHONPATH"}
     return {
-        **os.environ,
+        **known,
         "IPYTHONDIR": str(folder / "ipython"),
-        "PYTHONPATH": str(folder / "installed"),
-        "PIP_TARGET": str(folder / "installed"),
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": f"url.{repository.as_uri()}.insteadOf",
         "GIT_CONFIG_VALUE_0": address,
     }
+
+
+def interpreter(folder: Path) -> Path:
+    """A Python that has what this one has; what it installs, it keeps to itself."""
+    venv.create(folder / "installed", symlinks=True)
+    place = {"base": str(folder / "installed"), "platbase": str(folder / "installed")}
+    own = Path(sysconfig.get_path("purelib", "venv", place))
+    (own / "outer.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return Path(sysconfig.get_path("scripts", "venv", place), "python")
 
 
 def only_set_up(notebook) -> None:
@@ -113,6 +122,8 @@ def run(path: Path, repository: Path, *, setup: bool = False) -> tuple[str, int]
         nbformat.write(notebook, folder / path.name)
         resources = {"metadata": {"path": str(folder)}}
         client = NotebookClient(notebook, timeout=600, resources=resources)
+        python = str(interpreter(folder.parent))
+        client.create_kernel_manager().kernel_spec.argv[0] = python
         client.execute(env=known)
         source, peak = (x.outputs[0].text.strip() for x in notebook.cells[-2:])
         return str(Path(source).relative_to(folder.parent)), int(peak)

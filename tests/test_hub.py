@@ -64,7 +64,8 @@ class Visitor:
     def api(self, path: str, body: dict | None = None) -> dict:
         """Ask one of the APIs; POST if there is a body."""
         data = None if body is None else json.dumps(body).encode()
-        headers = {} if self.token else {"X-XSRFToken": self.xsrf()}
+        headers = {"Content-Type": "application/json"}
+        headers |= {} if self.token else {"X-XSRFToken": self.xsrf()}
         return json.loads(self.ask(path, data, **headers) or "{}")
 
     def sign_up(self, name: str) -> None:

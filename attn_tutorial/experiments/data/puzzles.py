@@ -40,7 +40,7 @@ LAG = 11  # steps back to what is copied
 SPAN = 12  # ones are counted among so many digits
 LARGEST_OF = 6
 SUMMED, BASE = 3, 4
-BLOCK = 8  # tokens that are sorted
+BLOCK = 8  # a mark, and the numbers that are sorted
 DEEP, KINDS = 4, 3  # of brackets
 SECTION, NAMES = 16, 4  # pairs have a meaning for one section
 PERIODS = (5, 14)  # shortest and longest
@@ -81,9 +81,16 @@ def _runs(x: Tensor, size: int) -> Tensor:
 
 
 def sorted_blocks(batch: int, n: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Write the numbers of each block of ``BLOCK`` in order."""
-    x = torch.randint(10, (batch, n), generator=generator)
-    return x, x.unflatten(1, (-1, BLOCK)).sort(-1).values.flatten(1)
+    """Write the numbers of each block in order.
+
+    A block of ``BLOCK`` tokens begins with a mark, the token 10, since a model with
+    rotary positions knows distances and no places.
+    """
+    x = torch.randint(10, (batch, n // BLOCK, BLOCK), generator=generator)
+    x[..., 0] = 10
+    mark = torch.full_like(x[..., :1], IGNORE)
+    y = torch.cat([mark, x[..., 1:].sort(-1).values], -1)
+    return x.flatten(1), y.flatten(1)
 
 
 def brackets(batch: int, n: int, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -234,7 +241,7 @@ PUZZLES: dict[str, Puzzle] = {
     "look up": Puzzle(looked_up, NAMES + 8, 8),
     "repeat": Puzzle(repeated, 8, 8),
     "chain": Puzzle(known_chain, SYMBOLS, SYMBOLS),
-    "sort": Puzzle(sorted_blocks, 10, 10, causal=False),
+    "sort": Puzzle(sorted_blocks, 11, 10, causal=False),
     "segment": Puzzle(segmented, LETTERS, 2, causal=False),
     "program": Puzzle(program, 256, 256, held_out=held_out_program),
     "numbers": Puzzle(numbers, 128, 128),

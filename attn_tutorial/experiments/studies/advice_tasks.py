@@ -38,7 +38,7 @@ TUNING = Tuning((0.003, 0.006, 0.012), "validation_loss")
 WIDTHS = (1, 2, 4, 8, 16, 32)
 HELD_OUT = {"test": 10**6, "validation": 10**6 + 1}  # seeds
 SIZE, ASKED = 256, 32  # held-out sequences, and those that advice is made from
-BASE = {"n": 64, "d_model": 32, "heads": 2, "layers": 2, "batch": 32, "steps": 250}
+BASE = {"n": 64, "d_model": 32, "heads": 2, "layers": 2, "batch": 32, "steps": 400}
 BASE |= {"lr": 0.006}
 QUICK = {"n": 32, "batch": 4, "steps": 3}
 
