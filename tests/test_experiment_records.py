@@ -26,7 +26,6 @@ AWAITED = {
     "live_translation",
     "recognition",
     "sinks",
-    "topics",
     "trajectories",
     "writing",
 }
