@@ -41,7 +41,7 @@ class Timed(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """Useful operations per second: those on pairs that the pattern keeps."""
+        """Useful operations per second, those on pairs that the pattern keeps."""
         return self.case.useful_flops / self.seconds
 
 
