@@ -236,12 +236,11 @@ def test_the_solution_of_an_assignment_gets_all_points(name):
     assert graded.points == one.points[0]
 
 
-def test_an_untouched_assignment_gets_no_points_and_missing_exercises_count():
+def test_exercises_that_were_taken_out_count():
     one = assignment("windows_and_blocks")
-    graded = grade(assignment_notebook(one.name), counted=one.graded)
+    graded = grade({"cells": []}, counted=one.graded)
     assert graded.points == 0
-    empty = {"cells": []}
-    assert grade(empty, counted=one.graded).as_json()["possible"] == one.points[0]
+    assert graded.as_json()["possible"] == one.points[0]
 
 
 def test_only_the_instructor_reads_what_to_look_for():
@@ -493,8 +492,11 @@ def test_the_cheat_sheet_fills_two_pages(tab):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("path", DECKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    ("path", "scheme"),
+    [(path, ("light", "dark")[k % 2]) for k, path in enumerate(DECKS)],
+    ids=[path.stem for path in DECKS],
+)
 def test_a_deck_moves_by_keyboard_and_fits(chromium, site, path, scheme):
     context = chromium.new_context(
         color_scheme=scheme,

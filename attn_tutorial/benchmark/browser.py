@@ -61,7 +61,7 @@ class BrowserRecord:
 
     @property
     def device(self) -> str:
-        """Whose device it was: its name, and what it is."""
+        """Name of the device, and what it is."""
         found = self.data["provenance"]["device"]
         return f"{found['name']} ({KINDS[found['kind']]})"
 

@@ -25,7 +25,7 @@ from PIL import Image
 
 from attn_tutorial.pictures.inputs import booleans, check_limits, numbers
 from attn_tutorial.pictures.style import COLORS, CYCLE, DASHES, MARKERS
-from attn_tutorial.pictures.vector import SCREEN, written
+from attn_tutorial.pictures.vector import SCREEN, as_svg
 
 __all__ = [
     "COLORS",
@@ -88,7 +88,7 @@ class Picture(Figure):
         """Return the figure as one SVG element."""
         with matplotlib.rc_context(_style()):
             _finish(self)
-            return written(self, self.alt)
+            return as_svg(self, self.alt)
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         """Return the image, and the size at which a page shows it."""

@@ -28,7 +28,7 @@ from PIL import Image
 from attn_tutorial.pictures.style import COLORS
 from attn_tutorial.pictures.svg import num, runs
 
-__all__ = ["Vector", "written"]
+__all__ = ["Vector", "as_svg"]
 
 FACES = "Book Sans,system-ui,Segoe UI,Roboto,Noto Sans,sans-serif"
 INCH, SCREEN = 72, 96  # units of the drawing, and pixels of a page, to the inch
@@ -41,7 +41,7 @@ SHARES = {"center": 0.5, "center_baseline": 0.5, "right": 1.0, "top": 1.0}
 POWER = re.compile(r"\$\\mathdefault\{([^{}^]*)\^\{([^{}]*)\}\}\$")  # a tick's 10^k
 
 
-def written(figure: matplotlib.figure.Figure, alt: str) -> str:
+def as_svg(figure: matplotlib.figure.Figure, alt: str) -> str:
     """Write a figure as one SVG element.
 
     Args:
