@@ -58,7 +58,7 @@ def stand_in(folder: Path) -> Path:
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    git("init", "-q", folder=folder)
+    git("init", "-q", "-b", "main", folder=folder)
     git("add", "-A", folder=folder)
     somebody = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
     git(*somebody, "commit", "-q", "-m", "as it is", folder=folder)

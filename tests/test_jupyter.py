@@ -19,10 +19,11 @@ NOTE = "Run this cell (or trust the notebook)"
 
 
 def explorer_cell():
-    """The first cell of a chapter whose stored output has a slider."""
+    """The first cell of a chapter whose stored output has a slider, unfolded."""
     for cell in nbformat.read(CHAPTER, as_version=4).cells:
         for output in cell.get("outputs", []):
             if 'type="range"' in output.get("data", {}).get("text/html", ""):
+                cell.metadata.pop("jupyter", None)
                 return cell
     raise LookupError(f"{CHAPTER.name} has no slider")
 
@@ -31,7 +32,8 @@ def explorer_cell():
 def folder(tmp_path_factory):
     """A folder with a notebook of one cell, and a home of its own for Jupyter."""
     folder = tmp_path_factory.mktemp("lab")
-    notebook = nbformat.v4.new_notebook(cells=[explorer_cell()])
+    notebook = nbformat.read(CHAPTER, as_version=4)
+    notebook.cells = [explorer_cell()]
     nbformat.write(notebook, folder / "one.ipynb")
     return folder
 
