@@ -150,8 +150,8 @@ EXERCISES = (
         question=(
             r"A model has 30 layers, five of six with a window of 1,024 keys, 4 heads "
             r"of keys of width 128, and 16-bit numbers. It has read 32,768 tokens. How "
-            r"many MiB must be kept (`kept`; a window keeps 1,023 keys between two "
-            r"steps, a cache 1,024), how many would full attention keep (`full`), and "
+            r"many MiB must be kept (`kept`; count 1,024 keys of the cache for each "
+            r"window), how many would full attention keep (`full`), and "
             r"what is the limit of their quotient for long texts (`limit`)?"
         ),
         parts=(

@@ -588,8 +588,7 @@ QUIZ = (
             ),
             wrong(
                 "Long runs have less noise.",
-                "They do, mostly. The bias of short lengths does not go away by "
-                "repeating.",
+                "The bias of short lengths does not go away by repeating.",
             ),
             wrong(
                 "Memory is faster there.",
@@ -633,8 +632,7 @@ QUIZ = (
         (
             right(
                 "One that is not small against the length, such as $w = n/2$.",
-                "Full attention in one fused call was faster at almost every "
-                "such length.",
+                "Full attention in one fused call was as fast or faster there.",
             ),
             wrong(
                 "A very narrow one, such as $w = 16$.",
