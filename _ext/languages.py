@@ -127,7 +127,7 @@ class Chinese(SearchLanguage):
     js_stemmer_code = SearchEnglish.js_stemmer_code
     stopwords = SearchEnglish.stopwords
     js_splitter_code = f"""
-const splitQuery = (query) =>
+var splitQuery = (query) =>
   (query.match(/[{CJK}]+|[^\\W_]+/gu) ?? []).flatMap((word) =>
     /^[{CJK}]{{2,}}$/.test(word)
       ? [...word].slice(1).map((letter, k) => word[k] + letter)

@@ -130,7 +130,7 @@ def test_importing_the_package_loads_the_equations_only():
     names = "sorted(n for n in sys.modules if n.startswith('attn_tutorial.'))"
     code = f"import sys, attn_tutorial; print(*{names})"
     loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()
-    wanted = "checks cost dense local lookback patterns sparse tiled".split()
+    wanted = "checks cost dense local lookback patterns sparse threads tiled".split()
     assert loaded == [f"attn_tutorial.{name}" for name in wanted]
     for name in at.__all__:
         assert getattr(at, name) is not None

@@ -382,7 +382,7 @@ def test_the_example_of_the_page_is_a_question():
 def test_the_bank_is_installed_and_printed_on_no_page():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     data = project["tool"]["setuptools"]["package-data"]["attn_tutorial.exercises"]
-    assert data == ["assignments.toml", "questions/*.toml"]
+    assert data == ["assignments.toml", "questions/*.toml", "zh.json"]
     files = {path.stem for path in bank.FOLDER.glob("*.toml")}
     assert files == set(CHAPTERS)
     pages = [path.read_text("utf-8") for path in ROOT.glob("book/**/*.md")]
