@@ -34,6 +34,8 @@ FLAGS = [
 ]
 
 
+collect_ignore = ["hub_config.py"]  # JupyterHub reads it
+
 # What takes longest comes first: two workers, who take a file at a time, then end
 # together. In the order of `pytest --durations=0`, from minutes to ten seconds.
 LONGEST = (

@@ -21,10 +21,10 @@ THEME_FAULTS = {"label-content-name-mismatch", "region"}
 
 
 def built_pages() -> list[str]:
-    """Every page of the site except the redirect at its root."""
+    """Every page of the site except the redirects at its roots."""
     pages = (path.relative_to(HTML) for path in HTML.rglob("*.html"))
     names = (page.as_posix() for page in pages if "_static" not in page.parts)
-    return sorted(name for name in names if name != "index.html")
+    return sorted(name for name in names if name not in ("index.html", "zh/index.html"))
 
 
 LISTINGS = [name for name in built_pages() if name.startswith("_modules/")]
