@@ -68,8 +68,7 @@ def test_pieces_put_together_are_the_file(path):
     assert paragraphs.translated(path, lambda message: message) == text
 
 
-def test_words_are_messages_and_code_is_not():
-    text = """# A *title*
+OF_ALL_KINDS = """# A *title*
 
 Two words,
 on two lines.
@@ -95,16 +94,20 @@ $$n^2 \\text{ pairs}$$
 
 </details>
 """
-    found = [piece for piece, message in paragraphs.pieces(text) if message]
-    assert found == [
-        "A *title*",
-        "Two words,\non two lines.",
-        "In short",
-        "an item with `code`",
-        "| head | $n$ |",
-        "| a row | 4 |",
-        "a choice",
-    ]
+WORDS = [
+    "A *title*",
+    "Two words,\non two lines.",
+    "In short",
+    "an item with `code`",
+    "| head | $n$ |",
+    "| a row | 4 |",
+    "a choice",
+]
+
+
+def test_words_are_messages_and_code_is_not():
+    pieces = paragraphs.pieces(OF_ALL_KINDS)
+    assert [piece for piece, message in pieces if message] == WORDS
 
 
 # Whole, and equal.
