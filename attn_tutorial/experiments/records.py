@@ -11,7 +11,7 @@ import functools
 import json
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -224,6 +224,12 @@ class OpenRecord:
             raise ValueError(f"run is already recorded: {run.identity}")
         self.runs.append(run)
         self._done[run.identity] = run
+        replace(self.path, self._text())
+
+    def arrange(self, jobs: Iterable[tuple[Setting, int]]) -> None:
+        """Put runs in the order of these jobs; all others come before them."""
+        places = {identity(*job): place for place, job in enumerate(jobs)}
+        self.runs.sort(key=lambda run: places.get(run.identity, -1))
         replace(self.path, self._text())
 
     def _text(self) -> str:
