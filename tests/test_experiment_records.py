@@ -26,7 +26,6 @@ AWAITED = {
     "recognition",
     "sinks",
     "trajectories",
-    "writing",
 }
 
 
