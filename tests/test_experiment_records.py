@@ -20,7 +20,6 @@ AWAITED = {
     "deep_recall",
     "headline",
     "headline_adamw",
-    "help_translation",
     "layer_search",
     "live_translation",
     "recognition",

@@ -493,8 +493,8 @@ QUIZ = (
             wrong("60.", "Four layers share the way."),
             right(
                 "15.",
-                "$\\lceil c / L \\rceil$; and then 30 as well, to see whether it "
-                "was enough.",
+                "$\\lceil n_{\\text{context}} / L \\rceil$; and then 30 as well, to "
+                "see whether it was enough.",
             ),
             wrong("240.", "The layers' reaches add up, so that each may be narrower."),
         ),
