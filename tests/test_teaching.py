@@ -531,7 +531,8 @@ BEYOND = """() => {
     const slide = document.querySelector("section.present .slide");
     const edge = slide.getBoundingClientRect();
     const seen = box => box.height > 0 && box.width > 0;
-    const shown = what => [...slide.querySelectorAll(what)]
+    const now = ":not(.attn-f[hidden], .attn-f[hidden] *)";
+    const shown = what => [...slide.querySelectorAll(`:is(${what})${now}`)]
         .filter(e => e.checkVisibility({visibilityProperty: true}));
     const beyond = shown("*").filter(e => {
         const box = e.getBoundingClientRect();
@@ -552,7 +553,8 @@ BEYOND = """() => {
 }"""
 # Letters of less than 18 pixels; 16 in two pictures that share a width. Exponents are
 # smaller than what they stand on.
-SMALL = """what => [...document.querySelectorAll(`${what} *`)].filter(e => {
+SMALL = """what => [...document.querySelectorAll(
+    `${what} :not(path, rect, .attn-f[hidden], .attn-f[hidden] *)`)].filter(e => {
     const own = [...e.childNodes].some(c => c.nodeType === 3 && c.data.trim());
     const less = "style, script, option, .attn-say, sub, sup, tspan[font-size$='%']";
     if (!own || e.matches(less)) return false;
@@ -582,13 +584,21 @@ def test_a_deck_is_a_column_of_cards_on_a_phone(tab, path):
 
 
 # What reaches beyond a phone, a picture that does not fill its width, small letters.
-ASIDE = """() => [...document.querySelectorAll(".slide *")].filter(e => {
+ASIDE = """() => [...document.querySelectorAll(
+    ".slide :not(.attn-f[hidden], .attn-f[hidden] *)")].filter(e => {
     if (!e.checkVisibility({visibilityProperty: true})) return false;
     const box = e.getBoundingClientRect(), size = getComputedStyle(e).fontSize;
     return box.right > innerWidth + 1 && !e.closest(".attn-w")
-        || e.matches("svg") && box.width < innerWidth - 12
+        || e.matches("svg:not(svg svg)") && box.width < innerWidth - 12
         || e.matches(".words, .attn-a, .from") && parseFloat(size) < 14;
 }).map(e => e.outerHTML.slice(0, 80)).slice(0, 3)"""
+
+
+@pytest.mark.browser
+def test_the_window_of_the_speaker_shows_slides_however_small(tab):
+    page = tab.open("_static/slides/quality.html?receiver", width=390)
+    page.wait_for_function("() => window.Reveal && Reveal.isReady()")
+    assert page.locator("section.present").bounding_box()["width"] <= 390
 
 
 @pytest.mark.browser

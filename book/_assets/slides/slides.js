@@ -1,10 +1,11 @@
 /* Start a deck: slides on a screen, cards on a phone. The theme is the one that the site's
-   reader chose, or the system's; T turns it. `?print-pdf` is for a slide on each page. */
+   reader chose, or the system's; T turns it. With `?print-pdf` each slide is a page, and
+   `?receiver` is a slide in the speaker's window: both are slides at any size. */
 (function () {
   "use strict";
   var root = document.documentElement, asked = null;
   var dark = matchMedia("(prefers-color-scheme: dark)");
-  var paged = /print-pdf/i.test(location.search);
+  var always = /print-pdf|receiver/i.test(location.search);
   var sheets = [].slice.call(document.querySelectorAll("link[media]"));
   var small = matchMedia(sheets[0].media.replace("print, ", ""));
   try { asked = localStorage.getItem("mode"); } catch (error) { asked = null; }
@@ -45,7 +46,7 @@
     if (place && all[place[1]]) all[place[1]].scrollIntoView();
   }
 
-  if (paged) sheets.forEach(function (sheet) { sheet.media = /cards/.test(sheet.href) ? "not all" : "all"; });
-  if (small.matches && !paged) cards(); else start();
-  small.addEventListener("change", function () { if (!paged) location.reload(); });
+  if (always) sheets.forEach(function (sheet) { sheet.media = /cards/.test(sheet.href) ? "not all" : "all"; });
+  if (small.matches && !always) cards(); else start();
+  small.addEventListener("change", function () { if (!always) location.reload(); });
 })();
