@@ -23,16 +23,25 @@ OUT = ROOT / "_build" / "html" / "_static" / "slides"
 FIGURE = re.compile(r"^\{\{(\w+): (.+)\}\}$", re.MULTILINE)
 FROM = re.compile(r"^From: (\w+) # (.+)$", re.MULTILINE)
 LABEL = re.compile(r'class="attn-l"[^>]*>(.*?)<|aria-label="(.*?)"', re.DOTALL)
+BET = re.compile(r"<p>(?=<strong>(?:Predict|Bet):)")
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
-<link rel="stylesheet" href="reveal/reveal.css">
+<link rel="icon" href="../favicon.svg">
+<link rel="stylesheet" href="../type.css">
+<link rel="stylesheet" href="../figures.css">
 <link rel="stylesheet" href="slides.css">
+<link rel="stylesheet" href="cards.css" media="print, {small}">
+<link rel="stylesheet" href="reveal/reveal.css" media="screen and {large}">
+<link rel="stylesheet" href="screen.css" media="screen and {large}">
 </head>
 <body>
+<p class="tools"><a href="../../book/teaching/index.html">For teachers</a>
+<button type="button" id="notes">Notes</button>
+<button type="button" id="theme">Light or dark</button></p>
 <div class="reveal"><div class="slides">
 {slides}
 </div></div>
@@ -42,6 +51,9 @@ PAGE = """<!doctype html>
 </body>
 </html>
 """
+# Where a slide would be too small to read, a deck is a column of cards.
+SMALL = "(max-width: 700px), (max-height: 450px)"
+LARGE = "(min-width: 700.02px) and (min-height: 450.02px)"
 
 
 @cache
@@ -57,10 +69,8 @@ def figures(data: dict) -> list[tuple[str, str]]:
     markup = "".join(data.get("text/html", ""))
     if label := LABEL.search(markup):
         return [(html.unescape(label[1] or label[2]), markup)]
-    if "image/png" in data:
-        alt = "".join(data["text/plain"])
-        packed = "".join(data["image/png"]).replace("\n", "")
-        return [(alt, f'<img src="data:image/png;base64,{packed}" alt="{alt}">')]
+    if "image/svg+xml" in data:
+        return [("".join(data["text/plain"]), "".join(data["image/svg+xml"]))]
     return []
 
 
@@ -90,6 +100,7 @@ def slide(source: str) -> str:
     drawn = "".join(figure(*found) for found in FIGURE.findall(text))
     place = "".join(link(*found) for found in FROM.findall(text))
     words = render(FROM.sub("", FIGURE.sub("", text)).strip())
+    words = BET.sub('<p class="bet">', words)
     head, _, rest = words.partition("\n")
     body = f'<div class="words">{rest}</div>' if rest.strip() else ""
     kind = "both" if body and drawn else "words-only" if body else "figure-only"
@@ -105,7 +116,7 @@ def slides(source: str) -> list[str]:
 def deck(source: str) -> str:
     title = source.lstrip("# ").partition("\n")[0]
     made = "\n".join(map(slide, slides(source)))
-    return PAGE.format(title=html.escape(title), slides=made)
+    return PAGE.format(title=html.escape(title), slides=made, small=SMALL, large=LARGE)
 
 
 def write(folder: Path) -> list[Path]:

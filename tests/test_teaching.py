@@ -510,12 +510,15 @@ def test_a_deck_moves_by_keyboard_and_fits(chromium, site, path, scheme):
     page.wait_for_function("() => window.Reveal && Reveal.isReady()")
     total = page.evaluate("Reveal.getTotalSlides()")
     assert total == len(slides.slides(path.read_text(encoding="utf-8")))
-    wide = {}
+    wide, small = {}, {}
     for number in range(total):
         if found := page.evaluate(BEYOND):
             wide[number] = found
+        if found := page.evaluate(SMALL, "section.present .slide"):
+            small[number] = found
         page.keyboard.press("ArrowRight")
     assert not wide
+    assert not small
     assert page.evaluate("Reveal.isLastSlide()")
     page.keyboard.press("t")
     theme = page.evaluate("document.documentElement.dataset.theme")
@@ -527,12 +530,86 @@ def test_a_deck_moves_by_keyboard_and_fits(chromium, site, path, scheme):
 BEYOND = """() => {
     const slide = document.querySelector("section.present .slide");
     const edge = slide.getBoundingClientRect();
-    return [...slide.querySelectorAll("*")].filter(e => {
+    const seen = box => box.height > 0 && box.width > 0;
+    const now = ":not(.attn-f[hidden], .attn-f[hidden] *)";
+    const shown = what => [...slide.querySelectorAll(`:is(${what})${now}`)]
+        .filter(e => e.checkVisibility({visibilityProperty: true}));
+    const beyond = shown("*").filter(e => {
         const box = e.getBoundingClientRect();
-        return e.checkVisibility() && box.height > 0
-            && (box.bottom > edge.bottom + 1 || box.right > edge.right + 1);
-    }).map(e => e.outerHTML.slice(0, 80)).slice(0, 3);
+        return seen(box) && (box.bottom > edge.bottom + 1 || box.right > edge.right + 1
+            || box.left < edge.left - 1 || box.top < edge.top - 1);
+    });
+    const pictures = shown("svg, .attn-t").map(e => e.getBoundingClientRect());
+    const covered = shown("h1, h2, .words, .attn-a, .from").filter(e => {
+        const box = e.getBoundingClientRect();
+        return seen(box) && pictures.some(p => box.right > p.left + 1
+            && box.left < p.right && box.bottom > p.top && box.top < p.bottom);
+    });
+    const words = shown(".words, .attn-a, .attn-x > button, .from");
+    const crossing = words.filter((e, k) => k && e.matches(".from")
+        && e.getBoundingClientRect().top < words[k - 1].getBoundingClientRect().bottom);
+    return [...beyond, ...covered, ...crossing]
+        .map(e => e.outerHTML.slice(0, 80)).slice(0, 3);
 }"""
+# Letters of less than 18 pixels; 16 in two pictures that share a width. Exponents are
+# smaller than what they stand on.
+SMALL = """what => [...document.querySelectorAll(
+    `${what} :not(path, rect, .attn-f[hidden], .attn-f[hidden] *)`)].filter(e => {
+    const own = [...e.childNodes].some(c => c.nodeType === 3 && c.data.trim());
+    const less = "style, script, option, .attn-say, sub, sup, tspan[font-size$='%']";
+    if (!own || e.matches(less)) return false;
+    if (!e.checkVisibility({visibilityProperty: true})) return false;
+    let size = parseFloat(getComputedStyle(e).fontSize);
+    if (e.ownerSVGElement) {
+        const matrix = e.getScreenCTM();
+        size *= Math.hypot(matrix.a, matrix.b);
+    }
+    return size < (e.closest(".attn-f")?.querySelector("svg ~ svg") ? 16 : 17.9);
+}).map(e => e.textContent.slice(0, 30)).slice(0, 3)"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("path", DECKS, ids=lambda path: path.stem)
+def test_a_deck_is_a_column_of_cards_on_a_phone(tab, path):
+    page = tab.open(f"_static/slides/{path.stem}.html", width=390)
+    cards = page.locator(".slide")
+    assert cards.count() == len(slides.slides(path.read_text(encoding="utf-8")))
+    assert page.evaluate("!Reveal.isReady()")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.evaluate(ASIDE) == []
+    assert cards.last.is_visible() and not page.locator(".notes").first.is_visible()
+    page.click("#notes")
+    assert page.locator(".notes").last.is_visible()
+    tab.assert_clean()
+
+
+# What reaches beyond a phone, a picture that does not fill its width, small letters.
+ASIDE = """() => [...document.querySelectorAll(
+    ".slide :not(.attn-f[hidden], .attn-f[hidden] *)")].filter(e => {
+    if (!e.checkVisibility({visibilityProperty: true})) return false;
+    const box = e.getBoundingClientRect(), size = getComputedStyle(e).fontSize;
+    return box.right > innerWidth + 1 && !e.closest(".attn-w")
+        || e.matches("svg:not(svg svg)") && box.width < innerWidth - 12
+        || e.matches(".words, .attn-a, .from") && parseFloat(size) < 14;
+}).map(e => e.outerHTML.slice(0, 80)).slice(0, 3)"""
+
+
+@pytest.mark.browser
+def test_the_window_of_the_speaker_shows_slides_however_small(tab):
+    page = tab.open("_static/slides/quality.html?receiver", width=390)
+    page.wait_for_function("() => window.Reveal && Reveal.isReady()")
+    assert page.locator("section.present").bounding_box()["width"] <= 390
+
+
+@pytest.mark.browser
+def test_a_deck_prints_as_a_handout(tab):
+    page = tab.open("_static/slides/ninety_minutes.html")
+    page.wait_for_function("() => window.Reveal && Reveal.isReady()")
+    handout = page.pdf(prefer_css_page_size=True)
+    count = len(
+        slides.slides((TEACHING / "slides/ninety_minutes.md").read_text("utf-8"))
+    )
+    assert count / 3 <= len(book_pdf.sheets(handout)) <= count / 2
 
 
 @pytest.mark.browser
