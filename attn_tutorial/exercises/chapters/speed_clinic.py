@@ -572,9 +572,7 @@ QUIZ = (
                 "PyTorch has reached its limit and goes on uncompiled.",
                 "With `fullgraph=True` it says so in place of going on.",
             ),
-            wrong(
-                "The last four were compiled before.", "All twelve lengths differ."
-            ),
+            wrong("The last four were compiled before.", "All twelve lengths differ."),
         ),
     ),
 )
