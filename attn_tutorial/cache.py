@@ -6,7 +6,7 @@ cache holds these and forgets the rest. However a text is split into calls, a lo
 prompt, parts of it, then token by token, each query gets what attention without a
 cache gives at its place.
 
-Position p lies in slot p % slots of a ring, so that a new key overwrites the one that
+Position j lies in slot j % slots of a ring, so that a new key overwrites the one that
 nobody meets any more. Nothing is moved, and no list of positions is needed: how many
 tokens there were says which one a slot holds.
 """
@@ -228,7 +228,7 @@ class RollingCache:
             self._slots = slots
 
     def _grown(self, old: Tensor, sinks: int, ring: int) -> Tensor:
-        """Give the store more slots; so far, position p lies in slot p of the ring."""
+        """Give the store more slots; so far, position j lies in slot j of the ring."""
         with torch.inference_mode(False):  # or no later call could write into it
             new = torch.zeros(
                 *old.shape[:2],

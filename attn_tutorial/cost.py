@@ -216,14 +216,14 @@ def layer_flops(
 ) -> LayerFlops:
     """FLOPs of one layer: attention, its four projections, and the MLP.
 
-    Eq. (4): 4 d_model per kept pair, 8 n d_model^2, and 4 e n d_model^2 for an MLP
-    that widens d_model by the factor e. The number of heads does not matter.
+    Eq. (4): 4 d_model per kept pair, 8 n d_model^2, and 4 n d_model^2 * expansion for
+    an MLP that widens d_model by that factor. The number of heads does not matter.
 
     Args:
         pattern: Which (query, key) pairs to keep.
         n: Sequence length.
         d_model: Width of the layer.
-        expansion: The factor e.
+        expansion: The factor by which the MLP widens d_model.
         kv_width: Numbers in a token's keys, all heads together: below d_model where
             heads share their keys and values; d_model if None.
     """
@@ -240,7 +240,8 @@ def layer_flops(
 def crossover_length(d_model: int, expansion: int = 4) -> int:
     """Length at which full attention costs as much as the rest of its layer.
 
-    Eq. (4) solved for n: 4 n^2 d = (8 + 4 e) n d^2, so n = (2 + e) d_model.
+    Eq. (4) solved for n: 4 n^2 d_model = (8 + 4 expansion) n d_model^2, so that
+    n = (2 + expansion) d_model.
 
     Example:
         >>> crossover_length(768)
@@ -643,14 +644,14 @@ def cache_bytes(
 def decode_intensity(heads: int, kv_heads: int, bytes_per_number: int = 2) -> float:
     """FLOPs for each byte of the cache that a step of decoding reads.
 
-    Eq. (21): 4 d k h operations with k keys of width d, against 2 d k h_kv b bytes,
-    which is 2 h / (h_kv b). The text, the window and the width drop out; sharing heads
+    Eq. (21): 4 d κ h operations with κ keys of width d, against 2 d κ h_kv β bytes,
+    which is 2 h / (h_kv β). The text, the window and the width drop out; sharing heads
     of keys is what changes it. The query and the output are left out: one token's.
 
     Args:
         heads: Heads of queries, h.
         kv_heads: Heads of keys and values, h_kv.
-        bytes_per_number: b, 2 in half precision.
+        bytes_per_number: β, 2 in half precision.
 
     Raises:
         TypeError, ValueError: If a number is none or too small, or kv_heads does not

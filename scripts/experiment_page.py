@@ -8,6 +8,7 @@ import re
 import sys
 from pathlib import Path
 
+from attn_tutorial.experiments.figures.results import FIGURES
 from attn_tutorial.experiments.records import Runs, load, record_path
 from attn_tutorial.experiments.registry import EXPERIMENTS
 
@@ -48,10 +49,12 @@ def row(name: str, runs: Runs, minutes: float) -> str:
 
 
 def report(name: str) -> str:
-    """One experiment: its question and its tables, as `report` prints them."""
+    """One experiment: its question, its figure, and its tables as `report` has them."""
     experiment = EXPERIMENTS[name]
     runs = load(name)
     lines = [f"### `{name}`", "", experiment.question, ""]
+    if name in FIGURES:
+        lines += [f"```{{record-figure}} {name}", "```", ""]
     lines += [experiment.report(runs.final), ""]
     if experiment.tuning:
         lines += [rates(name, runs), ""]

@@ -640,7 +640,7 @@ def pretended(settings, **results):
             setting,
             seed,
             {name: value + seed for name, value in results.items()},
-            {"seconds": 60.0 * (1 + seed)},
+            {"cpu_seconds": 60.0 * (1 + seed)},
         )
         for setting in settings
         for seed in range(3)

@@ -18,7 +18,6 @@ from attn_tutorial.experiments.runner import pending
 AWAITED = {
     "advice_tasks",
     "deep_recall",
-    "entities",
     "headline",
     "headline_adamw",
     "help_translation",
@@ -27,7 +26,6 @@ AWAITED = {
     "recognition",
     "sinks",
     "trajectories",
-    "writing",
 }
 
 

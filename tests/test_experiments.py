@@ -1,5 +1,6 @@
 """Experiments: nothing lost, nothing doubled, nothing leaked, the same for a seed."""
 
+import dataclasses
 import functools
 import json
 import math
@@ -462,9 +463,22 @@ def test_several_workers_record_the_same(tmp_path):
     alone = run_experiment(picklable, folder=tmp_path / "alone")
     together = run_experiment(picklable, folder=tmp_path / "together", workers=2)
     assert len(together) == 6
-    assert {r.identity: r.result for r in alone} == {
-        r.identity: r.result for r in together
-    }
+    assert [(r.identity, r.result) for r in alone] == [
+        (r.identity, r.result) for r in together
+    ]
+
+
+def test_a_record_ends_in_the_order_of_its_settings(tmp_path):
+    picklable = toy(settings=plain_settings, report=plain_report)
+    run_experiment(picklable, folder=tmp_path, seeds=1)
+    turned = dataclasses.replace(
+        picklable, settings=lambda quick: plain_settings(quick)[::-1]
+    )
+    found = run_experiment(turned, folder=tmp_path, seeds=2)
+    assert [(r.setting["size"], r.seed) for r in found] == [
+        (2, 0), (1, 0), (2, 1), (1, 1)
+    ]  # fmt: skip
+    assert list(load("toy", tmp_path)) == list(found)
 
 
 def test_contenders_that_share_a_trial_run_it_once(tmp_path):

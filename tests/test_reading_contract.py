@@ -7,7 +7,6 @@ a sabotage of a good notebook, at the end of this file.
 import copy
 import importlib.util
 import re
-from functools import cache
 from itertools import pairwise
 
 import nbformat
@@ -238,77 +237,6 @@ def faults_of_the_end(notebook):
         yield f"ends with {ends}"
 
 
-# Symbols
-
-MATH = re.compile(r"\$\$(.+?)\$\$|\$([^$]+)\$", re.DOTALL)
-NO_LETTERS = re.compile(r"\\(?:text|begin|end|tag)\{[^}]*\}")
-ACCENTED = re.compile(r"\\(?:mathcal|mathbb|hat)\{\w\}")
-GREEK = re.compile(
-    r"\\(?:alpha|beta|gamma|delta|varepsilon|epsilon|eta|theta|kappa|lambda|mu|nu|rho"
-    r"|sigma|tau|varphi|phi|chi|psi|omega|ell|Delta|Pi|Phi|Theta|Sigma)(?![a-z])"
-)
-
-
-def letters(tex: str) -> set[str]:
-    """The letters of a formula, without its words and commands."""
-    tex = NO_LETTERS.sub(" ", tex)
-    plain = ACCENTED.sub(" ", tex)
-    found = set(ACCENTED.findall(tex)) | set(GREEK.findall(plain))
-    return found | set(re.findall(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", " ", plain)))
-
-
-def letters_of(text: str) -> set[str]:
-    """The letters of all formulas of a text."""
-    formulas = (tex for pair in MATH.findall(text) for tex in pair)
-    return {letter for tex in formulas for letter in letters(tex)}
-
-
-def used(notebook) -> set[str]:
-    prose = (without_code(cell.source) for cell in of_kind(notebook, "markdown"))
-    return letters_of("\n\n".join(prose))
-
-
-@cache
-def notation(label: str) -> list[list[str]]:
-    """Rows of a table of the notation page."""
-    text = (ROOT / "book/notation.md").read_text(encoding="utf-8")
-    lines = text.split(f"\n({label})=\n")[1].split("\n\n")[0].splitlines()[2:]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-
-
-def entries(row: list[str]) -> list[str]:
-    """The symbols that a row explains, one by one."""
-    bare = row[0].replace("$, without an index", r"\text{ alone}$")
-    return re.findall(r"\$([^$]+)\$", bare)
-
-
-def known(chapter: str) -> set[str]:
-    """Letters that a reader of a chapter can look up."""
-    rows = notation("symbols-of-a-chapter")
-    own = [row for row in rows if f"notebooks/{chapter}`" in row[1]]
-    return letters_of("\n".join(row[0] for row in notation("symbols") + own))
-
-
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
-def test_every_symbol_of_a_chapter_is_in_the_notation(path):
-    notebook = nbformat.read(path, as_version=4)
-    assert used(notebook) <= known(path.stem)
-
-
-def test_no_symbol_is_explained_twice():
-    rows = notation("symbols") + notation("symbols-of-a-chapter")
-    symbols = [symbol for row in rows for symbol in entries(row)]
-    assert len(symbols) > 60
-    assert sorted(symbols) == sorted(set(symbols))
-
-
-def test_symbols_of_a_chapter_are_used_in_it():
-    for row in notation("symbols-of-a-chapter"):
-        chapter = re.search(r"notebooks/(\w+)`", row[1])[1]
-        notebook = nbformat.read(ROOT / f"notebooks/{chapter}.ipynb", as_version=4)
-        assert letters_of(row[0]) <= used(notebook), row
-
-
 # The chapters
 
 RULES = (
@@ -532,8 +460,3 @@ def test_exercises_are_no_part_of_the_reading():
     write(12, "What is it?", "What is it? " * 1000)(notebook)
     write(13, "...", "...\n" * 151)(notebook)
     assert faults(notebook) == []
-
-
-def test_letters_of_a_formula():
-    tex = r"\text{max}\; \hat{s}_j \le \frac{QK^T}{\sqrt{d_{\text{model}}}} + \Delta"
-    assert letters(tex) == {r"\hat{s}", "j", "Q", "K", "T", "d", r"\Delta"}

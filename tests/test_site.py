@@ -281,6 +281,13 @@ def test_a_page_says_what_it_is_about(name):
     assert "fontawesome" not in html
 
 
+def test_every_recorded_experiment_has_its_figure():
+    html = (HTML / "book" / "experiments.html").read_text(encoding="utf-8")
+    source = (ROOT / "book" / "experiments.md").read_text(encoding="utf-8")
+    asked = source.count("```{record-figure}")
+    assert html.count('class="attn-fig" role="img" aria-label="') == asked > 10
+
+
 def test_every_page_is_in_the_site_map():
     sitemap = (HTML / "sitemap.xml").read_text(encoding="utf-8")
     listed = re.findall(r"<loc>https://[^/]+/[^/]+/(.*?)</loc>", sitemap)

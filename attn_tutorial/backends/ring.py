@@ -171,8 +171,8 @@ def all_gather_bytes(
 ) -> list[int]:
     """Bytes that each rank sends if every rank sends its shard to every other.
 
-    Eq. (20): (P - 1) n_r tokens, with P ranks. The backward pass sends their gradients
-    home: n - n_r tokens. With equal shards both are (P - 1) n / P.
+    Eq. (20): (G - 1) n_r tokens, with G ranks. The backward pass sends their gradients
+    home: n - n_r tokens. With equal shards both are (G - 1) n / G.
 
     Args:
         lengths: Tokens of each rank's shard.
@@ -198,7 +198,7 @@ def ring_bytes(
     """Bytes that each rank sends in a forward pass of ring attention.
 
     Eq. (20): a rank passes on every shard except that of the next rank, where it would
-    come home: n - n_(r+1) tokens, with equal shards (P - 1) n / P for P ranks.
+    come home: n - n_(r+1) tokens, with equal shards (G - 1) n / G for G ranks.
 
     Args:
         lengths: Tokens of each rank's shard.

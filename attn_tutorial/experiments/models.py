@@ -89,14 +89,14 @@ def training_bytes(model: nn.Module, *inputs: Tensor) -> int:
 
 
 def price(runs: Runs) -> tuple[str, str]:
-    """MiB kept for a backward pass, and the minutes of the quickest training.
+    """MiB kept for a backward pass, and the quickest training's processor minutes.
 
     Example:
         >>> from attn_tutorial.experiments.records import Run
-        >>> price(Runs([Run({}, 0, {"training_bytes": 2**20}, {"seconds": 90})]))
+        >>> price(Runs([Run({}, 0, {"training_bytes": 2**20}, {"cpu_seconds": 90})]))
         ('1', '1.5')
     """
-    minutes = min(run.made["seconds"] for run in runs) / 60
+    minutes = min(run.made["cpu_seconds"] for run in runs) / 60
     return f"{runs.mean('training_bytes') / 2**20:.0f}", f"{minutes:.1f}"
 
 

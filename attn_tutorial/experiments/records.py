@@ -11,7 +11,7 @@ import functools
 import json
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,7 @@ import torch
 
 from attn_tutorial import provenance
 from attn_tutorial.benchmark.record import alone, replace
+from attn_tutorial.experiments.tables import with_deviation
 from attn_tutorial.provenance import software, utc
 
 __all__ = [
@@ -86,7 +87,7 @@ class Runs(Sequence):
         >>> runs.where(window=5).mean("loss"), len(runs)
         (6.0, 4)
         >>> [(group, part.spread("loss")) for group, part in runs.groups("window")]
-        [((1,), '2 ± 1.41'), ((5,), '6 ± 1.41')]
+        [((1,), '2.0 ± 1.4'), ((5,), '6.0 ± 1.4')]
     """
 
     def __init__(self, runs: Any = ()) -> None:
@@ -153,10 +154,9 @@ class Runs(Sequence):
         values = self.values(name)
         return statistics.stdev(values) if len(values) > 1 else 0.0
 
-    def spread(self, name: str, digits: int = 3) -> str:
-        """Mean and standard deviation as a text."""
-        mean, deviation = self.mean(name), self.deviation(name)
-        return f"{mean:.{digits}g} ± {deviation:.{digits}g}"
+    def spread(self, name: str) -> str:
+        """Mean and standard deviation as a text, see ``tables.with_deviation``."""
+        return with_deviation(self.mean(name), self.deviation(name))
 
 
 def record_path(name: str, folder: Path = FOLDER) -> Path:
@@ -224,6 +224,12 @@ class OpenRecord:
             raise ValueError(f"run is already recorded: {run.identity}")
         self.runs.append(run)
         self._done[run.identity] = run
+        replace(self.path, self._text())
+
+    def arrange(self, jobs: Iterable[tuple[Setting, int]]) -> None:
+        """Put runs in the order of these jobs; all others come before them."""
+        places = {identity(*job): place for place, job in enumerate(jobs)}
+        self.runs.sort(key=lambda run: places.get(run.identity, -1))
         replace(self.path, self._text())
 
     def _text(self) -> str:

@@ -146,18 +146,26 @@ def pending(
 
     Raises:
         ValueError: If a final run has another rate than the trials choose.
+    """
+    return _missing(_planned(experiment, record, quick=quick, seeds=seeds), record)
+
+
+def _planned(
+    experiment: Experiment, record: OpenRecord, *, quick: bool, seeds: int
+) -> list[Job]:
+    """All runs, in order, as far as the record tells what will be asked for.
+
     Seeds are the outer loop, so that an early end leaves every setting with a few.
     """
-    settings, tuning = experiment.settings(quick), experiment.tuning
+    settings, tuning, trials = experiment.settings(quick), experiment.tuning, []
     if tuning and not quick:
         trials = [job for setting in settings for job in tuning.trials(setting, record)]
-        if left := _missing(trials, record):
-            return left
+        if _missing(trials, record):
+            return trials
         settings = [tuning.best(setting, record) for setting in settings]
         for setting in settings:
             _check_rate(setting, tuning.parameter, record)
-    jobs = [(setting, seed) for seed in range(seeds) for setting in settings]
-    return _missing(jobs, record)
+    return trials + [(setting, seed) for seed in range(seeds) for setting in settings]
 
 
 def _check_rate(setting: Setting, parameter: str, record: OpenRecord) -> None:
@@ -209,6 +217,7 @@ def run_experiment(
             runs = _results(perform, jobs, workers)
             for run in _shown(runs, experiment.name, len(jobs)) if progress else runs:
                 record.add(run)
+        record.arrange(_planned(experiment, record, quick=quick, seeds=seeds))
         return Runs(record.runs)
 
 

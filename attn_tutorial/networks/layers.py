@@ -26,8 +26,8 @@ __all__ = [
 class MultiHeadAttention(nn.Module):
     """Several attentions side by side, each in its own slice of the features.
 
-    Eq. (2): Concat(head_1, ..., head_h) W_O, where head_r is Eq. (1) applied to
-    x W_Q[r], y W_K[r] and y W_V[r]; y is x in self-attention.
+    Eq. (2): Concat(head_0, ..., head_(h-1)) W_O, where head_l is Eq. (1) applied to
+    x W_Q[l], y W_K[l] and y W_V[l]; y is x in self-attention.
 
     Args:
         d_model: Width of the input and the output.

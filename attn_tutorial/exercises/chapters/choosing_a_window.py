@@ -466,8 +466,8 @@ EXERCISES = (
             ),
         ),
         because=(
-            "Distance $d$ is the $d$-th diagonal below the main one; its sum over "
-            "the number of queries is the share."
+            r"Distance $\delta$ is the $\delta$-th diagonal below the main one; its "
+            r"sum over the number of queries is the share."
         ),
     ),
 )

@@ -17,23 +17,23 @@ from attn_tutorial.exercises.exercise import (
 )
 
 
-def in_slots(t, slots):
-    """Which token each slot of a ring holds after t tokens, -1 for an empty one.
+def in_slots(n, slots):
+    """Which token each slot of a ring holds after n tokens, -1 for an empty one.
 
-    Token p goes into slot p % slots. A list of `slots` whole numbers.
+    Token j goes into slot j % slots. A list of `slots` whole numbers.
     """
     held = [-1] * slots
-    for token in range(max(0, t - slots), t):
+    for token in range(max(0, n - slots), n):
         held[token % slots] = token
     return held
 
 
-def kept_after(t, window, sinks):
-    """How many keys a cache must keep after t tokens, for the tokens still to come.
+def kept_after(n, window, sinks):
+    """How many keys a cache must keep after n tokens, for the tokens still to come.
 
     A causal window of `window` keys back, and the first `sinks` tokens for ever.
     """
-    return min(t, sinks) + min(window, max(0, t - sinks))
+    return min(n, sinks) + min(window, max(0, n - sinks))
 
 
 def intensity(heads, kv_heads, bytes_per_number):
@@ -58,14 +58,14 @@ def decode_step(cache, q, k, v, window):
 def ring_cases(seed):
     """Numbers of tokens and of slots."""
     yield from (
-        (t, slots) for slots in (1, 2, 3, 5) for t in (0, 1, 2, 3, 4, 7, 11 + seed % 5)
+        (n, slots) for slots in (1, 2, 3, 5) for n in (0, 1, 2, 3, 4, 7, 11 + seed % 5)
     )
 
 
 def cache_cases(seed):
     """Numbers of tokens with windows and sinks."""
     yield from (
-        (t, w, s) for t in (0, 1, 2, 3, 5, 20) for w in (0, 1, 4) for s in (0, 1, 3)
+        (n, w, s) for n in (0, 1, 2, 3, 5, 20) for w in (0, 1, 4) for s in (0, 1, 3)
     )
 
 
@@ -196,36 +196,36 @@ EXERCISES = (
         difficulty=2,
         minutes=10,
         question=(
-            r"Causal blocks of $b$ tokens: how many keys must be kept after $t$ "
-            r"tokens, for the tokens still to come (`kept`, a function of $t$ and "
-            r"$b$), and how many on average over $t$ (`average`, a function of $b$)? "
+            r"Causal blocks of $b$ tokens: how many keys must be kept after $n$ "
+            r"tokens, for the tokens still to come (`kept`, a function of $n$ and "
+            r"$b$), and how many on average over $n$ (`average`, a function of $b$)? "
             r"How many slots does a ring need for it (`slots`)?"
         ),
         parts=(
             Formula(
-                reference=lambda t, b: t % b,
+                reference=lambda n, b: n % b,
                 name="kept",
-                cases=lambda seed: ((t, b) for b in (1, 2, 5) for t in range(12)),
+                cases=lambda seed: ((n, b) for b in (1, 2, 5) for n in range(12)),
                 mistakes=(
                     Mistake(
                         "whole block",
                         "A block that has ended is needed by nobody.",
-                        lambda t, b: b if t else 0,
+                        lambda n, b: b if n else 0,
                     ),
                     Mistake(
                         "everything",
                         "Finished blocks are not seen again.",
-                        lambda t, b: t,
+                        lambda n, b: n,
                     ),
                     Mistake(
                         "number of blocks",
                         "That is how many blocks are finished.",
-                        lambda t, b: t // b,
+                        lambda n, b: n // b,
                     ),
                     Mistake(
                         "window",
                         "That is a window of b keys.",
-                        lambda t, b: min(t, b - 1),
+                        lambda n, b: min(n, b - 1),
                     ),
                 ),
             ),
@@ -264,13 +264,13 @@ EXERCISES = (
         worked="""
             check(
                 "decoding-3",
-                kept=lambda t, b: t % b,
+                kept=lambda n, b: n % b,
                 average=lambda b: (b - 1) / 2,
                 slots=lambda b: b,
             )
         """,
         because=(
-            r"$t \bmod b$ keys, those of the block that has begun. A window of $(b + "
+            r"$n \bmod b$ keys, those of the block that has begun. A window of $(b + "
             r"1)/2$ keys meets as many on average, and needs only as many slots."
         ),
     ),
@@ -281,7 +281,7 @@ EXERCISES = (
         minutes=10,
         question=(
             r"Give the ring sinks: a first part that is never overwritten. How many "
-            r"keys must it keep after $t$ tokens, for those still to come?"
+            r"keys must it keep after $n$ tokens, for those still to come?"
         ),
         parts=(
             Function(
@@ -292,32 +292,32 @@ EXERCISES = (
                         "own key kept",
                         "The key of a step w + 1 back is needed no more: between "
                         "two steps a window keeps w keys.",
-                        lambda t, w, s: min(t, s) + min(w + 1, max(0, t - s)),
+                        lambda n, w, s: min(n, s) + min(w + 1, max(0, n - s)),
                     ),
                     Mistake(
                         "sinks counted twice",
                         "A sink that still lies in the window is counted twice.",
-                        lambda t, w, s: min(t, s) + min(w, t),
+                        lambda n, w, s: min(n, s) + min(w, n),
                     ),
                     Mistake(
                         "sinks within the window",
                         "Sinks come on top of the window.",
-                        lambda t, w, s: min(t, max(w, s)),
+                        lambda n, w, s: min(n, max(w, s)),
                     ),
                     Mistake(
                         "short texts",
-                        "After t tokens there are no more than t.",
-                        lambda t, w, s: s + w,
+                        "After n tokens there are no more than n.",
+                        lambda n, w, s: s + w,
                     ),
                     Mistake(
                         "sinks forgotten",
                         "The first tokens are kept for ever.",
-                        lambda t, w, s: min(t, w),
+                        lambda n, w, s: min(n, w),
                     ),
                     Mistake(
                         "everything",
                         "What has left the window is needed no more.",
-                        lambda t, w, s: t,
+                        lambda n, w, s: n,
                     ),
                 ),
             ),
@@ -423,7 +423,7 @@ EXERCISES = (
         kind="implement",
         difficulty=1,
         minutes=8,
-        question=r"Which token stands in which slot of a ring after $t$ tokens?",
+        question=r"Which token stands in which slot of a ring after $n$ tokens?",
         parts=(
             Function(
                 in_slots,
@@ -433,41 +433,41 @@ EXERCISES = (
                         "in order of the tokens",
                         "A ring does not shift: its slots are not in the order "
                         "of the tokens, once it has turned.",
-                        lambda t, s: ([*range(max(0, t - s), t)] + [-1] * s)[:s],
+                        lambda n, s: ([*range(max(0, n - s), n)] + [-1] * s)[:s],
                     ),
                     Mistake(
                         "never overwritten",
                         "The first tokens are never overwritten.",
-                        lambda t, s: [p if p < t else -1 for p in range(s)],
+                        lambda n, s: [p if p < n else -1 for p in range(s)],
                     ),
                     Mistake(
                         "one token ahead",
-                        "After t tokens the last one is t - 1.",
-                        lambda t, s: in_slots(t + 1, s),
+                        "After n tokens the last one is n - 1.",
+                        lambda n, s: in_slots(n + 1, s),
                     ),
                     Mistake(
                         "one token behind",
-                        "After t tokens the last one is t - 1.",
-                        lambda t, s: in_slots(max(0, t - 1), s),
+                        "After n tokens the last one is n - 1.",
+                        lambda n, s: in_slots(max(0, n - 1), s),
                     ),
                     Mistake(
                         "newest first",
                         "The newest token does not go to slot 0; it goes to its "
                         "number modulo the slots.",
-                        lambda t, s: (
-                            [*range(t - 1, max(0, t - s) - 1, -1)] + [-1] * s
+                        lambda n, s: (
+                            [*range(n - 1, max(0, n - s) - 1, -1)] + [-1] * s
                         )[:s],
                     ),
                     Mistake(
                         "empty is zero",
                         "An empty slot is -1; 0 is a token.",
-                        lambda t, s: [max(0, x) for x in in_slots(t, s)],
+                        lambda n, s: [max(0, x) for x in in_slots(n, s)],
                     ),
                 ),
             ),
         ),
         because=(
-            "Token $p$ goes into slot $p \\bmod W$, and overwrites what has left the "
+            "Token $j$ goes into slot $j \\bmod W$, and overwrites what has left the "
             "window."
         ),
     ),

@@ -124,7 +124,7 @@ EXERCISES = (
                 "share",
                 0.5,
                 {
-                    0.0: "64 steps are sure, and p more from place p of a block.",
+                    0.0: "64 steps are sure, and ξ more from place ξ of a block.",
                     1.0: (
                         "64 steps are sure; the first half of each block hears fewer "
                         "than 72."
@@ -143,8 +143,8 @@ EXERCISES = (
             )
         """,
         because=(
-            "Windows reach $Lw$, blocks $Lb$ for sure and $Lb + p$ from place $p$ of "
-            "a block."
+            r"Windows reach $Lw$, blocks $Lb$ for sure and $Lb + \xi$ from place $\xi$ "
+            r"of a block."
         ),
     ),
     Exercise(
@@ -287,7 +287,7 @@ EXERCISES = (
         difficulty=2,
         minutes=15,
         question=(
-            r"Seed $s$ of every contender has drawn the same batches. Load the "
+            r"A seed has drawn the same batches for every contender. Load the "
             r"language models and take, at equal steps, the differences `local 64` "
             r"less `full` seed by seed. How many of the three are negative "
             r"(`negative`)? Is their deviation smaller than that of full attention's "
@@ -457,7 +457,7 @@ EXERCISES = (
                 (
                     Mistake(
                         "place forgotten",
-                        "From place p of its block a token hears p steps more.",
+                        "From place ξ of its block a token hears ξ steps more.",
                         lambda b, L, p: L * b,
                     ),
                     Mistake(
@@ -490,7 +490,7 @@ EXERCISES = (
                 ),
             ),
         ),
-        because="$Lb$ for sure, and $Lb + p$ from place $p$ of a block.",
+        because=r"$Lb$ for sure, and $Lb + \xi$ from place $\xi$ of a block.",
     ),
 )
 

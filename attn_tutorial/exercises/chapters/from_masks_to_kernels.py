@@ -106,7 +106,7 @@ EXERCISES = (
             Number(
                 "intensity",
                 47.5,
-                {64.0: "That is the limit 2 r / β, without queries and outputs."},
+                {64.0: "That is the limit 2 t / β, without queries and outputs."},
                 within=0.06,
             ),
         ),

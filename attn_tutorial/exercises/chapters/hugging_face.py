@@ -166,7 +166,7 @@ EXERCISES = (
             check("hf-2", window=window, full=full)
         """,
         because=(
-            "At each border the $k$-th token behind it reaches $7 - k$ tokens ahead "
+            "At each border the $l$-th token behind it reaches $7 - l$ tokens ahead "
             "of it: 28 pairs."
         ),
     ),

@@ -91,7 +91,7 @@ EXERCISES = (
         difficulty=2,
         minutes=10,
         question=(
-            r"Cut $n = 65{,}536$ tokens over $P = 8$ ranks, with $w = 256$ and 8 heads "
+            r"Cut $n = 65{,}536$ tokens over $G = 8$ ranks, with $w = 256$ and 8 heads "
             r"of width $d = d_v = 64$ in float32. How many bytes does a rank in the "
             r"middle send forward (`middle`)? The first rank (`first`)? A rank of a "
             r"ring (`ring`)? From which length $n$ on, a multiple of 8, does the ring "
@@ -124,7 +124,7 @@ EXERCISES = (
                 "length",
                 585_144,
                 {
-                    512_000: "A ring sends (P - 1)/P of the text.",
+                    512_000: "A ring sends (G - 1)/G of the text.",
                     585_136: "Just below 1000.",
                     585_143: "A multiple of 8 was asked for.",
                 },
@@ -141,7 +141,7 @@ EXERCISES = (
                 length=length,
             )
         """,
-        because="4096 bytes a token; the halo is $2w$ tokens whatever $n$ and $P$ are.",
+        because="4096 bytes a token; the halo is $2w$ tokens whatever $n$ and $G$ are.",
     ),
     Exercise(
         id="devices-2",
@@ -408,11 +408,11 @@ EXERCISES = (
         difficulty=2,
         minutes=10,
         question=(
-            r"Causal *full* attention on $P$ equal contiguous shards: how many pairs "
-            r"does rank $r$ compute, as a function of $r$ and of the length $n/P$ of a "
+            r"Causal *full* attention on $G$ equal contiguous shards: how many pairs "
+            r"does rank $r$ compute, as a function of $r$ and of the length $n/G$ of a "
             r"shard (`pairs`)? What is the last rank's share against the average for "
-            r"$P = 64$ and long shards, to two decimals (`ratio`)? Is a causal window "
-            r"with $w \le n/P$ (`window`) (a) as uneven; (b) even, but for the first "
+            r"$G = 64$ and long shards, to two decimals (`ratio`)? Is a causal window "
+            r"with $w \le n/G$ (`window`) (a) as uneven; (b) even, but for the first "
             r"rank; (c) uneven the other way?"
         ),
         parts=(
@@ -447,8 +447,8 @@ EXERCISES = (
                 "ratio",
                 1.98,
                 {
-                    2.0: "That is the limit for many ranks: (2 P - 1)/P.",
-                    1.97: "(2 P - 1)/P.",
+                    2.0: "That is the limit for many ranks: (2 G - 1)/G.",
+                    1.97: "(2 G - 1)/G.",
                 },
                 within=0.006,
             ),
@@ -541,7 +541,7 @@ QUIZ = (
             wrong("Eight times as much.", "Its edges are as long as before."),
             right(
                 "As much as before.",
-                "$2w$ tokens, whatever $n$ and $P$ are, while shards are longer "
+                "$2w$ tokens, whatever $n$ and $G$ are, while shards are longer "
                 "than the window.",
             ),
             wrong("An eighth.", "Its shard is shorter; its edges are not."),

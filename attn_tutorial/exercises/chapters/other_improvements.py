@@ -99,10 +99,11 @@ EXERCISES = (
         difficulty=1,
         minutes=6,
         question=(
-            r"A model has 32 layers, $d_{model} = 4096$, 32 heads, and keeps 2 bytes "
-            r"a number. How many GiB are the keys and values of 8,192 tokens for "
+            r"A model has 32 layers, $d_{\text{model}} = 4096$, 32 heads, and keeps 2 "
+            r"bytes a number. How many GiB are the keys and values of 8,192 tokens for "
             r"plain attention (`plain`), and for 8 heads of keys and values "
-            r"(`grouped`)? Which rank $r$ keeps as little as those 8 heads (`rank`)?"
+            r"(`grouped`)? Which rank $d_{\text{low}}$ keeps as little as those 8 "
+            r"heads (`rank`)?"
         ),
         parts=(
             Number(
@@ -133,7 +134,8 @@ EXERCISES = (
             check("other-1", plain=plain, grouped=plain / 4, rank=2 * 8 * 128)
         """,
         because=(
-            "Low rank keeps $r$ numbers where eight heads keep $2 \\cdot 8 \\cdot 128$."
+            r"Low rank keeps $d_{\text{low}}$ numbers where eight heads keep $2 \cdot "
+            r"8 \cdot 128$."
         ),
     ),
     Exercise(
@@ -143,9 +145,9 @@ EXERCISES = (
         minutes=8,
         question=(
             r"From which rank on does low-rank attention have *more* weights in keys "
-            r"and values than plain attention, as a function of $d$: give the rank "
-            r"at which the two are equal (`weights`)? And at which rank are the "
-            r"caches equal (`cache`)?"
+            r"and values than plain attention, as a function of $d_{\text{model}}$: "
+            r"give the rank at which the two are equal (`weights`)? And at which rank "
+            r"are the caches equal (`cache`)?"
         ),
         parts=(
             Formula(
@@ -160,7 +162,7 @@ EXERCISES = (
                     ),
                     Mistake(
                         "one matrix",
-                        "Plain attention has keys *and* values: 2 d².",
+                        "Plain attention has keys *and* values: 2 d_model².",
                         lambda d: d / 3,
                     ),
                     Mistake(
@@ -190,8 +192,9 @@ EXERCISES = (
             check("other-2", weights=lambda d: 2 * d / 3, cache=lambda d: 2 * d)
         """,
         because=(
-            "$3dr$ weights against $2d^2$, and $r$ numbers a token against $2d$. In "
-            "between low rank keeps less and weighs more."
+            r"$3\,hd\,d_{\text{low}}$ weights against $2(hd)^2$, and $d_{\text{low}}$ "
+            r"numbers a token against $2hd$. In between low rank keeps less and weighs "
+            r"more."
         ),
     ),
     Exercise(
@@ -200,11 +203,11 @@ EXERCISES = (
         difficulty=2,
         minutes=10,
         question=(
-            r"The classical Newton-Schulz iteration is $s_l \to p(s_l) = \frac{1}{8}"
-            r"(15 s_l - 10 s_l^3 + 3 s_l^5)$. Give $p'$ as a function of $s_l$ "
-            r"(`slope`). How many iterations does it need to lift $s_l = 0.01$ to 0.68 "
-            r"or more (`classical`), and how many does Muon's, with 3.4445, -4.775 and "
-            r"2.0315 (`muon`)?"
+            r"The classical Newton-Schulz iteration is $\zeta_l \to \frac{1}{8}(15 "
+            r"\zeta_l - 10 \zeta_l^3 + 3 \zeta_l^5)$. Give the derivative of this "
+            r"polynomial, as a function of $\zeta_l$ (`slope`). How many iterations "
+            r"does it need to lift $\zeta_l = 0.01$ to 0.68 or more (`classical`), and "
+            r"how many does Muon's, with 3.4445, -4.775 and 2.0315 (`muon`)?"
         ),
         parts=(
             Formula(
@@ -213,8 +216,8 @@ EXERCISES = (
                 cases=lambda seed: ((s / 8,) for s in range(11)),
                 mistakes=(
                     Mistake(
-                        "p itself",
-                        "That is p, not its derivative.",
+                        "polynomial itself",
+                        "That is the polynomial, not its derivative.",
                         lambda s: (15 * s - 10 * s**3 + 3 * s**5) / 8,
                     ),
                     Mistake(
@@ -233,7 +236,8 @@ EXERCISES = (
                 "classical",
                 7,
                 {
-                    8: "Count how often p is applied until 0.68 is reached.",
+                    8: "Count how often the polynomial is applied until 0.68 is "
+                    "reached.",
                     6: "After six it is still below.",
                 },
             ),
@@ -255,8 +259,8 @@ EXERCISES = (
             )
         """,
         because=(
-            "The classical one has $p(1) = 1$ and $p'(1) = p''(1) = 0$; its slope at "
-            "0 is only 1.875. Muon's starts steeply and never settles at 1."
+            "The classical one maps 1 to 1, where its first two derivatives are 0; its "
+            "slope at 0 is only 1.875. Muon's starts steeply and never settles at 1."
         ),
     ),
     Exercise(
@@ -265,11 +269,12 @@ EXERCISES = (
         difficulty=3,
         minutes=15,
         question=(
-            r"Without rotary positions low-rank attention need not rebuild keys. "
-            r"With $c_j = W^{\downarrow} x_j$ and one head, write attention in terms "
-            r"of $(W^{\uparrow}_K)^T q_i$ and $c_j$ only, and apply $W^{\uparrow}_V$ "
-            r"once for each query (`from_latents`). What does it cost for each pair, "
-            r"as a factor of $4d$: give it as a function of $r$ and $d$ (`factor`)?"
+            r"Without rotary positions low-rank attention need not rebuild keys. With "
+            r"$x^{\downarrow}_j = W^{\downarrow} x_j$ and one head, write attention in "
+            r"terms of $(W^{\uparrow}_K)^T q_i$ and $x^{\downarrow}_j$ only, and apply "
+            r"$W^{\uparrow}_V$ once for each query (`from_latents`). What does it cost "
+            r"for each pair, as a factor of $4d$: give it as a function of "
+            r"$d_{\text{low}}$ and $d$ (`factor`)?"
         ),
         parts=(
             Function(
@@ -277,9 +282,9 @@ EXERCISES = (
                 latent_cases,
                 (
                     Mistake(
-                        "divided by the root of r",
+                        "divided by the root of the rank",
                         "The scores are those of the keys of width d: divide by "
-                        "its root, not by that of r.",
+                        "its root, not by that of the rank.",
                         lambda q, c, K, V: at.attention(q @ K, c, c) @ V.mT,
                     ),
                     Mistake(
@@ -289,7 +294,7 @@ EXERCISES = (
                     ),
                     Mistake(
                         "values not widened",
-                        "The average of the c_j still has to be widened by the "
+                        "The average of the latents still has to be widened by the "
                         "values' matrix.",
                         lambda q, c, K, V: (
                             (q @ K @ c.mT / q.shape[-1] ** 0.5).softmax(-1) @ c
@@ -315,12 +320,12 @@ EXERCISES = (
                 mistakes=(
                     Mistake(
                         "upside down",
-                        "It costs 4 r where plain attention costs 4 d.",
+                        "It costs 4 d_low where plain attention costs 4 d.",
                         lambda r, d: d / r,
                     ),
                     Mistake(
                         "keys only",
-                        "Scores and averages both have width r.",
+                        "Scores and averages both have width d_low.",
                         lambda r, d: (r + d) / (2 * d),
                     ),
                 ),
@@ -330,8 +335,9 @@ EXERCISES = (
             check("other-4", from_latents=from_latents, factor=lambda r, d: r / d)
         """,
         because=(
-            r"$q_i \cdot W^{\uparrow}_K c_j = ((W^{\uparrow}_K)^T q_i) \cdot c_j$, and "
-            r"$\sum_j p_{ij} W^{\uparrow}_V c_j = W^{\uparrow}_V \sum_j p_{ij} c_j$."
+            r"$q_i \cdot W^{\uparrow}_K x^{\downarrow}_j = ((W^{\uparrow}_K)^T q_i) "
+            r"\cdot x^{\downarrow}_j$, and $\sum_j p_{ij} W^{\uparrow}_V "
+            r"x^{\downarrow}_j = W^{\uparrow}_V \sum_j p_{ij} x^{\downarrow}_j$."
         ),
     ),
     Exercise(

@@ -224,7 +224,7 @@ EXERCISES = (
             check("patterns-2", fixed_mask=fixed_mask, pairs=fixed_mask(6, 1, 36).sum())
         """,
         because=(
-            r"Six triangles of 21 pairs, and a token of block $r$ sees $r$ last "
+            r"Six triangles of 21 pairs, and a token of block $l$ sees $l$ last "
             r"tokens: $126 + 90$."
         ),
     ),

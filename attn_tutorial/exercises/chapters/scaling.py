@@ -319,7 +319,7 @@ EXERCISES = (
         question=(
             r"A colleague times full attention at $n = 512, 1024, 2048, 4096$, fits "
             r"a slope below 1 and reports “practically linear”. Her routine takes "
-            r"$T(n) = 3 + 10 \, (n / 4096)^2$ ms. Which slope does she fit, to two "
+            r"$3 + 10 \, (n / 4096)^2$ ms. Which slope does she fit, to two "
             r"decimals (`fitted`), and which one would she fit at $n = 8192, \dots, "
             r"65{,}536$ (`longer`)? What bends her line (`bends`): (a) noise; (b) "
             r"the fixed 3 ms; (c) the cache?"

@@ -39,7 +39,7 @@ def causal_attention(q, k, v):
 
 
 def split_heads(x, heads):
-    """Cut the features into heads: (b, n, heads * d) to (b, heads, n, d)."""
+    """Cut the features into heads: (batch, n, heads * d) to (batch, heads, n, d)."""
     b, n, width = x.shape
     return x.reshape(b, n, heads, width // heads).transpose(1, 2)
 
@@ -381,8 +381,9 @@ EXERCISES = (
         difficulty=2,
         minutes=8,
         question=(
-            r"Cut $(b, n, h \cdot d)$ into heads, $(b, h, n, d)$: head 0 gets the "
-            r"first $d$ features of each token, head 1 the next $d$, and so on."
+            r"Cut $(\text{batch}, n, h \cdot d)$ into heads, $(\text{batch}, h, n, "
+            r"d)$: head 0 gets the first $d$ features of each token, head 1 the next "
+            r"$d$, and so on."
         ),
         parts=(
             Function(
@@ -398,7 +399,8 @@ EXERCISES = (
                     ),
                     Mistake(
                         "heads and tokens not exchanged",
-                        "Heads and tokens stand in the wrong order: (b, n, heads, d).",
+                        "Heads and tokens stand in the wrong order: "
+                        "(batch, n, heads, d).",
                         lambda x, heads: x.reshape(*x.shape[:2], heads, -1),
                     ),
                     Mistake(

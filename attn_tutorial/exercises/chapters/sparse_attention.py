@@ -256,8 +256,8 @@ EXERCISES = (
             )
         """,
         because=(
-            r"$m$ squares on the diagonal, and $m - t$ on each side at block "
-            r"distance $t$."
+            r"$m$ squares on the diagonal, and $m - l$ on each side at block "
+            r"distance $l$."
         ),
     ),
     Exercise(
@@ -517,7 +517,7 @@ EXERCISES = (
                 ),
             ),
         ),
-        because="$(t - 1)\\,b$ to $(t + 2)\\,b$, cut off at the ends of the text.",
+        because="$(l - 1)\\,b$ to $(l + 2)\\,b$, cut off at the ends of the text.",
     ),
     Exercise(
         id="sparse-9",

@@ -74,8 +74,8 @@ EXERCISES = (
             Choice(
                 "turned",
                 (
-                    wrong("better", "The formula is symmetric in r and c."),
-                    wrong("worse", "The formula is symmetric in r and c."),
+                    wrong("better", "The formula is symmetric in t and t'."),
+                    wrong("worse", "The formula is symmetric in t and t'."),
                     right("the same", ""),
                 ),
             ),
@@ -498,8 +498,8 @@ EXERCISES = (
             ),
         ),
         because=(
-            "What is left of the time is $1 - s + s/f$. Nine times faster attention "
-            "hardly helps if it was a tenth of the step."
+            r"What is left of the time is $1 - \rho + \rho/\text{gain}$. Nine times "
+            r"faster attention hardly helps if it was a tenth of the step."
         ),
     ),
 )

@@ -56,8 +56,8 @@ def contenders(
 ) -> Picture:
     """Draw quality, memory and time of all contenders, a dot for each seed.
 
-    Memory is what a forward pass keeps for the backward pass. Time is that of a whole
-    training; the runs shared their processor, so that the quickest one says most.
+    Memory is what a forward pass keeps for the backward pass. Time is what a whole
+    training took of a processor, which it shared with others.
 
     Args:
         runs: Final runs of an experiment.
@@ -73,7 +73,7 @@ def contenders(
     panels: dict[str, Callable[[Runs], list[float]]] = {
         xlabel: lambda part: part.values(result),
         "memory (MiB)": lambda part: [x / MIB for x in part.values("training_bytes")],
-        "time (minutes)": lambda part: [run.made["seconds"] / 60 for run in part],
+        "CPU (minutes)": lambda part: [run.made["cpu_seconds"] / 60 for run in part],
     }
     spoken = [
         f"{name} {part.mean(result):.3g}, {part.mean('training_bytes') / MIB:.0f} MiB"

@@ -207,15 +207,15 @@ def report(runs: Runs) -> str:
 def before_and_after(runs: Runs, dense: Runs) -> str:
     """Bits with their spread: the dense model, and what it was converted to."""
     head = ("layers", "seeds", "trained", "switched", "tuned")
-    trained, tuned = (dense.spread(name, 4) for name in ("bits", "tuned_full"))
+    trained, tuned = (dense.spread(name) for name in ("bits", "tuned_full"))
     rows = [("full", len(dense), trained, None, tuned)]
     known = targets(dense[0].setting["keys"])
     for name, text in known.items():
         first = f"first_{name}"
-        after = last_of(dense, first).spread(first, 4), dense.spread(f"tuned_{name}", 4)
+        after = last_of(dense, first).spread(first), dense.spread(f"tuned_{name}")
         rows.append((text, len(dense), None, *after))
     start = runs.where(pattern=known["window"])
-    trained = start.spread("bits", 4)
+    trained = start.spread("bits")
     rows.append((f"{known['window']} from the start", len(start), trained, None, None))
     return table(head, rows)
 

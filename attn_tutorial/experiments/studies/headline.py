@@ -72,7 +72,7 @@ def bits(runs: Runs) -> str:
     rows = []
     for group, part in runs.groups("name", "lr"):
         cache = f"{part[0].result['kv_bytes'] / 1024:.0f}"
-        spreads = (part.spread(f"{name}_bits", 4) for name in ("validation", "test"))
+        spreads = (part.spread(f"{name}_bits") for name in ("validation", "test"))
         rows.append((*group, len(part), cache, *spreads))
     return table((*header, "validation bits", "test bits"), rows)
 

@@ -151,7 +151,7 @@ def report(runs: Runs) -> str:
     for group, part in runs.groups(*keys):
         first, minutes = part[0].result, [r.made["seconds"] / 60 for r in part]
         cost = (first["kv_bytes"] / 1024, first["flops"] / 1e12, min(minutes))
-        bits = part.spread("validation_bits", 4), part.spread("test_bits", 4)
+        bits = part.spread("validation_bits"), part.spread("test_bits")
         numbers = (first["parameters"], *(f"{c:.1f}" for c in cost))
         rows.append((*group, len(part), *bits, *numbers))
     return table((*header, "validation bits", "test bits", *costs), rows)

@@ -130,7 +130,7 @@ def report(runs: Runs) -> str:
     rows = []
     for group, part in runs.groups("pattern", "lr"):
         cache = f"{part[0].result['kv_bytes'] / 1024:.0f}"
-        spreads = (part.spread(f"{name}_bits", 4) for name in ("validation", "test"))
+        spreads = (part.spread(f"{name}_bits") for name in ("validation", "test"))
         rows.append((*group, len(part), cache, *spreads))
     header = ("layers", "rate", "seeds", "cache KB", "validation bits", "test bits")
     return f"{table(header, rows)}\n\n{found(runs)}"

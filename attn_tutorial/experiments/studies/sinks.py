@@ -134,7 +134,7 @@ def report(runs: Runs) -> str:
     """Bits of each contender at both lengths, then the pairs, seed by seed."""
     n = runs[0].setting["n"]
     rows = [
-        (*group, len(part), *(part.spread(name, 4) for name in RESULTS))
+        (*group, len(part), *(part.spread(name) for name in RESULTS))
         for group, part in runs.groups("name", "lr")
     ]
     header = ("contender", "rate", "seeds", f"bits to {n}", f"from {n} to {LONGER * n}")
@@ -156,7 +156,7 @@ def bare(runs: Runs) -> str:
     """Bits of the models with sinks, with them and without."""
     columns = [f"{name}{end}" for name in RESULTS for end in ("", "_without")]
     rows = [
-        (*group, len(part), *(part.spread(name, 4) for name in columns))
+        (*group, len(part), *(part.spread(name) for name in columns))
         for group, part in runs.groups("name")
         if group[0] in WITHOUT
     ]

@@ -122,7 +122,7 @@ def report(runs: Runs) -> str:
     rows, leads = [], []
     for (data, pattern, rate), part in runs.groups("data", "pattern", "lr"):
         head = (data, NAMES[pattern], rate, len(part))
-        spreads = [at_length(part, k).spread("bits", 4) for k in range(len(steps))]
+        spreads = [at_length(part, k).spread("bits") for k in range(len(steps))]
         rows.append((*head, *spreads))
     for (data, pattern), part in runs.groups("data", "pattern"):
         if pattern != "full" and len(part) >= LEAST_SEEDS:

@@ -29,7 +29,7 @@ SHOWN = 13  # tokens of the text, the next one among them
 def rolling_cache(slots: int = 4, tokens: int = 7) -> Frame:
     """Draw a ring of slots after some tokens, and where the next one goes.
 
-    Token p lies in slot p mod W of W slots. The next one overwrites the oldest, which a
+    Token j lies in slot j mod W of W slots. The next one overwrites the oldest, which a
     causal window of W keys, the query's own among them, never meets again.
 
     Args:
