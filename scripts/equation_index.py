@@ -173,7 +173,7 @@ def displayed(path: Path):
                 continue
             tex = match[1] or match[2]
             for number in TAG.findall(tex):
-                yield int(number), TAG.sub("", tex).strip(), section
+                yield int(number), TAG.sub("", tex).strip().rstrip(" ,."), section
 
 
 def problems(found: dict[int, Equation]) -> list[str]:

@@ -13,7 +13,7 @@ __all__ = ["Finding", "changes", "findings", "flex_by_time", "limits"]
 
 OURS = "tiled"
 LONG = 2048  # from here on the cost of starting operations hardly counts
-FIRST = " (shortest length measured)"
+OR_LESS = " or less"  # it is faster at the shortest length that was measured
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def crossovers(records: Records) -> Finding:
             found = attempt(lambda n=name, c=case: records.crossover(n, OURS, c))
             if found:
                 always = found.high <= min(records.series(name, case))
-                rows.append((heading(case), name, f"{found:.0f}{FIRST * always}"))
+                rows.append((heading(case), name, f"{found:.0f}{OR_LESS * always}"))
     title = f"Length from which {OURS} is faster, between measured lengths"
     return Finding(title, ("line", "than", "n"), rows)
 

@@ -233,10 +233,11 @@ EXERCISES = (
         minutes=15,
         question=(
             r"“The last 4 keys or the same chunk of 8, and nothing ahead”: how many "
-            r"of the pairs of 64 tokens does this mask keep (`pairs`)? In which "
-            r"order do `or_masks` and `and_masks` have to stand (`order`): (a) (last "
-            r"4 or chunk) and causal; (b) last 4 or (chunk and causal); (c) either, "
-            r"with `sliding_window_overlay(4)`, which by itself hides nothing ahead?"
+            r"of the pairs of 64 tokens does this mask keep (`pairs`)? The library "
+            r"joins its pieces by `or_masks` and `and_masks`, and its piece for the "
+            r"last 4 keys, `sliding_window_overlay(4)`, keeps every pair with $i - j "
+            r"< 4$. How do the pieces have to be joined (`order`): (a) (last 4 or "
+            r"chunk) and causal; (b) last 4 or (chunk and causal); (c) both are right?"
         ),
         parts=(
             Number(

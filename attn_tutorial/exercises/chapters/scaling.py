@@ -609,16 +609,16 @@ QUIZ = (
         ),
     ),
     Question(
-        "A kernel reaches 12 % of the peak and 28 % of its roof. What is left to "
+        "A kernel reaches 10 % of the peak and 40 % of its roof. What is left to "
         "gain, at most?",
         (
             wrong(
-                "A factor of 8.",
+                "A factor of 10.",
                 "The peak is out of reach: its bytes take time as well.",
             ),
             right(
-                "A factor of 3.6.",
-                "$1/0.28$: the roof is what the least traffic allows.",
+                "A factor of 2.5.",
+                "$1/0.4$: the roof is what the least traffic allows.",
             ),
             wrong(
                 "Nothing, since it is limited by memory.",

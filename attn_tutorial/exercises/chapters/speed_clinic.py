@@ -292,15 +292,15 @@ EXERCISES = (
         difficulty=2,
         minutes=10,
         question=r"""
-            Four colleagues, four sentences. Which patient of the chapter is it? (1)
-            “0.09 ms with 1024 tokens, 0.09 ms with 16,384, and 0.09 ms with full
-            attention.” (`first`) (2) “A window of 100 takes as long as one of 128, and
-            130 takes two thirds longer.” (`second`) (3) “Every 50th step takes a
-            minute, whenever the texts get a new length; since this morning all steps
-            are slow.” (`third`) Answer with the cause: (a) the clock is stopped before
-            the work is done; (b) whole tiles are paid for; (c) each new length is
-            compiled, up to a limit; (d) attention is a small part of the step. (The
-            times are made up.)
+            Three colleagues, three sentences. What is the cause of each? (1) “0.09 ms
+            with 1024 tokens, 0.09 ms with 16,384, and 0.09 ms with full attention.”
+            (`first`) (2) “A window of 100 takes as long as one of 128, and 130 takes
+            two thirds longer.” (`second`) (3) “Every 50th step takes a minute, whenever
+            the texts get a new length; since this morning all steps are slow.”
+            (`third`) The causes to choose from: (a) the clock is stopped before the
+            work is done; (b) whole tiles are paid for; (c) each new length is compiled,
+            up to a limit; (d) attention is a small part of the step. (The times are
+            made up.)
         """,
         parts=(
             Choice(
@@ -561,14 +561,18 @@ QUIZ = (
         ),
     ),
     Question(
-        "A float32 mask is added to bfloat16 scores. What happens?",
+        "Twelve lengths are compiled, each by itself: eight compilations are counted, "
+        "and then none. Why?",
         (
-            wrong("The mask is rounded to bfloat16.", "It is the other way round."),
-            right(
-                "Everything from there on is float32: twice the bytes.",
-                "Types promote. A boolean mask leaves the scores as they are.",
+            wrong(
+                "The compiler has learned what the lengths have in common.",
+                "With `dynamic=False` each length is a program of its own.",
             ),
-            wrong("An error.", "It runs, silently."),
+            right(
+                "PyTorch has reached its limit and goes on uncompiled.",
+                "With `fullgraph=True` it says so in place of going on.",
+            ),
+            wrong("The last four were compiled before.", "All twelve lengths differ."),
         ),
     ),
 )
