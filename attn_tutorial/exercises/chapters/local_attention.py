@@ -674,7 +674,7 @@ EXERCISES = (
             check("local-11", "b")
         """,
         because=(
-            "A mask with two sides shows the answer in training: the next token. "
+            "(b): a mask with two sides shows the answer in training: the next token. "
             "When the model writes, there is no next token yet."
         ),
     ),
