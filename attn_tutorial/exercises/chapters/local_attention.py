@@ -443,8 +443,8 @@ EXERCISES = (
             r"(a) How many layers with $w = 64$, two-sided, does it take until every "
             r"one of 8192 tokens can influence every other (`layers`)? (b) A model "
             r"has 12 layers. What is the smallest window that connects all 8192 "
-            r"tokens (`window`)? (c) A causal stack of 12 layers with $w = 64$: how many "
-            r"tokens can influence the last one (`tokens`)?"
+            r"tokens (`window`)? (c) A causal stack of 12 layers with $w = 64$: how "
+            r"many tokens can influence the last one (`tokens`)?"
         ),
         parts=(
             Number(
