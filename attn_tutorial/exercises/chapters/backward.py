@@ -492,8 +492,10 @@ EXERCISES = (
             )
         """,
         because=(
-            "The weights can be had again from $q$, $k$ and the log-sum-exp, for one "
-            "product more."
+            "With its weights stored, full attention keeps $q$, $k$, $v$ and $P$, "
+            "$3nd + n^2$ numbers. The routine keeps four matrices and one number a "
+            "query, $4nd + n$: from $q$, $k$ and the log-sum-exp it computes the "
+            "weights again, for one product more."
         ),
     ),
 )

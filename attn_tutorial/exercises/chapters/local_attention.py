@@ -442,9 +442,9 @@ EXERCISES = (
         question=(
             r"(a) How many layers with $w = 64$, two-sided, does it take until every "
             r"one of 8192 tokens can influence every other (`layers`)? (b) A model "
-            r"has 12 layers. What is the smallest window that connects all of them "
-            r"(`window`)? (c) A causal stack of 12 layers with $w = 64$: how many "
-            r"tokens can influence the last one (`tokens`)?"
+            r"has 12 layers. What is the smallest window that connects all 8192 "
+            r"tokens (`window`)? (c) A causal stack of 12 layers with $w = 64$: how "
+            r"many tokens can influence the last one (`tokens`)?"
         ),
         parts=(
             Number(
@@ -674,7 +674,7 @@ EXERCISES = (
             check("local-11", "b")
         """,
         because=(
-            "A mask with two sides shows the answer in training: the next token. "
+            "(b): a mask with two sides shows the answer in training: the next token. "
             "When the model writes, there is no next token yet."
         ),
     ),

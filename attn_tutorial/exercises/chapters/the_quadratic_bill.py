@@ -379,8 +379,8 @@ EXERCISES = (
         difficulty=1,
         minutes=6,
         question=(
-            r"Write a softmax over the last axis by hand, with `exp` and `sum` only, "
-            r"that survives scores of 1000 and of -1000."
+            r"Write a softmax over the last axis by hand, without `softmax`, that "
+            r"survives scores of 1000 and of -1000."
         ),
         parts=(
             Function(
