@@ -79,10 +79,8 @@ def copying_by_period(
         edges += [reach + 0.5] if reach < PERIODS[-1] else []
     alt = f"Longest period copied with accuracy of 0.9: {'; '.join(spoken)}."
     labels = {"xlabel": "period of the sequence", "ylabel": "accuracy"}
-    drawn = lines(curves, title=title, alt=alt, marks=edges, points=False, **labels)
-    drawn.axes[0].get_legend().remove()
-    drawn.legend(frameon=False, loc="outside lower center", ncols=2)
-    return drawn
+    look = {"marks": edges, "points": False, "below": True}
+    return lines(curves, title=title, alt=alt, **look, **labels)
 
 
 def steps_to_copy(run: Run, below: float = 1.0) -> int:
@@ -152,7 +150,7 @@ def every_head(
     if log:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")
-    axes.set_ylabel("pattern: layer")
+    axes.set_ylabel("pattern: layer", labelpad=12)
     return figure
 
 
