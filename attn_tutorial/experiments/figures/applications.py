@@ -90,9 +90,9 @@ def contenders(
         _column(axes, [values(part) for part in rows.values()], ink)
         axes.set_xlabel(textwrap.fill(label, 12))
     for axes in grid[1:]:
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, 1.15 * axes.dataLim.x1)
     grid[0].set_yticks(range(len(rows)), list(rows))
-    grid[0].invert_yaxis()
+    grid[0].set_ylim(len(rows) - 0.4, -0.6)
     figure.suptitle(title)
     return figure
 

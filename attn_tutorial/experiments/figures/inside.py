@@ -146,7 +146,6 @@ def every_head(
     words = {"title": title, "xlabel": xlabel, "alt": alt}
     figure = rows_of_dots(rows, heights=(1.2, 0.2), **words)
     (axes,) = figure.axes
-    axes.set_ylim(len(rows) - 0.3, -0.7)
     if log:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")
@@ -176,6 +175,4 @@ def agreement(
     rows = {name: [_dots(x, next(kinds)), mean_bar(x)] for name, x in rows.items()}
     xlabel = "rank correlation with the effect"
     options = {"xlabel": xlabel, "alt": alt, "heights": (1.2, 0.3)}
-    figure = rows_of_dots(rows, title=title, **options)
-    figure.axes[0].set_ylim(len(rows) - 0.4, -0.6)
-    return figure
+    return rows_of_dots(rows, title=title, **options)
