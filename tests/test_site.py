@@ -145,7 +145,8 @@ ILLEGIBLE = """least => [...document.querySelectorAll(".attn-fig, .attn-s")].fla
     const words = [...svg.querySelectorAll("text")]
         .filter(t => t.checkVisibility({visibilityProperty: true}))
         .map(t => ({text: t.textContent, box: t.getBoundingClientRect(),
-            size: parseFloat(getComputedStyle(t).fontSize) * t.getScreenCTM().a}));
+            size: parseFloat(getComputedStyle(t).fontSize)
+                * t.ownerSVGElement.getScreenCTM().a}));
     let left = 0, right = words.length ? innerWidth : 0;
     for (let e = svg; right && e !== document.body; e = e.parentElement) {
         if (getComputedStyle(e).overflowX === "visible") continue;

@@ -251,7 +251,7 @@ def lines(
 def _tick_powers(axis: Any) -> None:
     """Tick a logarithmic axis at 1, 2, 5, 10, ... where it spans few powers of ten."""
     low, high = axis.get_view_interval()
-    if high / low < 10 ** (2.5 if high < 1e4 else 1.8):  # long numbers need room
+    if high / low < 10 ** (2.5 if high < 1e4 else 2.0):  # long numbers need room
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     axis.set_minor_formatter(NullFormatter())
