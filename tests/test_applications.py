@@ -661,6 +661,9 @@ def test_quality_memory_and_time_stand_side_by_side():
         dots = [x for x in axes.get_lines() if len(x.get_xdata()) == 3]
         assert len(dots) == 2 and dots[0].get_ydata().tolist() == [0, 0, 0]
         assert dots[0].get_xdata().tolist() == pytest.approx(numbers, abs=1e-4)
+    _, memory, time = figure.axes
+    assert [axes.get_xlim()[0] for axes in (memory, time)] == [0, 0], "a cost"
+    assert memory.get_xlim()[1] > 2 and time.get_xlim()[1] > 3
 
 
 def test_lag_and_bits_show_every_seed():

@@ -309,6 +309,12 @@ def test_a_page_has_a_rule_for_each_colour(colour, attribute):
     assert re.search(rule, SHEET)[1] == attribute
 
 
+@pytest.mark.parametrize("size", [plots.TITLE, plots.LABEL, plots.TICK])
+def test_a_page_has_letters_of_twelve_pixels_on_a_phone(size):
+    rule = re.escape(f'[font-size="{size}"]') + r"[^{]*\{ font-size: (\S+)px; \}"
+    assert float(re.search(rule, SHEET)[1]) * 390 / (72 * 6) >= 12
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_what_is_drawn_is_seen_on_the_page_s_ground(theme):
     found = sheet_colours(theme)

@@ -102,6 +102,36 @@ def test_masks_stand_in_rows_and_nothing_where_there_is_none():
     assert tall > 2 * low - 1
 
 
+def test_narrow_masks_have_fewer_numbers():
+    def numbers(cols):
+        many = {str(k): band(24, 1) for k in range(cols)}
+        place = plots.masks(many, title="t", alt="alt").axes[0]
+        return [tick.get_text() for tick in place.get_xticklabels()]
+
+    assert numbers(2) == ["0", "4", "8", "12", "16", "20"]
+    assert numbers(3) == ["0", "8", "16"]
+
+
+def test_names_below_lie_on_no_curve():
+    curves = {"rises": ([0, 1], [0, 1]), "falls": ([0, 1], [1, 0])}
+    words = {"title": "t", "xlabel": "x", "ylabel": "y", "alt": "alt"}
+    figure = plots.lines(curves, below=True, **words)
+    figure._repr_png_()
+    assert figure.axes[0].get_legend() is None
+    (names,) = figure.legends
+    bottom = figure.axes[0].get_tightbbox().y0
+    assert names.get_window_extent().y1 <= bottom
+
+
+def test_long_numbers_on_a_logarithmic_axis_are_powers():
+    def ticks(last):
+        words = {"title": "t", "xlabel": "x", "ylabel": "y", "alt": "alt"}
+        curve = {"one": ([last / 100, last], [1, 2])}
+        return plots.lines(curve, logx=True, **words)._repr_svg_()
+
+    assert ">500</text>" in ticks(1000) and ">50,000</text>" not in ticks(100_000)
+
+
 def test_tile_tells_kept_from_wasted():
     figure = plots.tile(band(12, 2), (4, 8), (2, 10), title="t", alt="alt")
     shade = figure.axes[0].collections[0].get_array()

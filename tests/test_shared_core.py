@@ -26,9 +26,9 @@ def test_a_table_has_the_median_and_the_range_of_the_runs():
     runs = [result(True, 0.002, 0.003), result(True, 0.002, 0.004)]
     runs += [result(True, 0.001, 0.001), result(False, 0.004, 0.002)]
     lines = shared_core.table({"runs": runs}).splitlines()[2:]
-    assert [line.split(" | ")[1:] for line in lines] == [
-        ["one busy", "2.0", "1.50", "1.00 to 2.00 |"],
-        ["free", "4.0", "0.50", "0.50 to 0.50 |"],
+    assert lines == [
+        "| 8 | 2 | busy | 2.0 | 1.50 (1.00 to 2.00) |",
+        "| 8 | 2 | free | 4.0 | 0.50 (0.50 to 0.50) |",
     ]
 
 

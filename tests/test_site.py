@@ -39,6 +39,7 @@ def article(name: str) -> str:
 
 
 MOVING = [name for name in CONTENT if 'class="attn-x"' in article(name)]
+DRAWN = [name for name in CONTENT if re.search('class="attn-(fig|s)"', article(name))]
 
 
 def test_the_site_is_built(site, tab):
@@ -66,10 +67,12 @@ def test_a_page_works(tab, name, width):
         assert_light(tab)
         if "\\(" in article(name):
             assert page.locator("mjx-container").count(), "mathematics is not set"
+    page.evaluate(FOLDS, True)
+    if name in DRAWN and width == min(WIDTHS):
+        assert not page.evaluate(ILLEGIBLE, LETTER)
     if name in MOVING:
-        page.evaluate(FOLDS, True)
         assert_explorers_move(tab, by_keys=width == max(WIDTHS))
-        page.evaluate(FOLDS, False)
+    page.evaluate(FOLDS, False)
     if name in LOOKED_INTO and width == max(WIDTHS):
         assert_accessible(page)
 
@@ -135,6 +138,30 @@ def test_images_have_real_alternative_text(name):
 # Index and content of each frame that shows.
 SHOWN = """element => [...element.querySelectorAll(".attn-f")].flatMap((f, i) =>
     f.checkVisibility({visibilityProperty: true}) ? [[i, f.innerHTML]] : [])"""
+LETTER = 12  # pixels of the screen
+# Words of figures that are smaller, cut off at a side, or lie over another word.
+ILLEGIBLE = """least => [...document.querySelectorAll(".attn-fig, .attn-s")].flatMap(
+  svg => {
+    const words = [...svg.querySelectorAll("text")]
+        .filter(t => t.checkVisibility({visibilityProperty: true}))
+        .map(t => ({text: t.textContent, box: t.getBoundingClientRect(),
+            size: parseFloat(getComputedStyle(t).fontSize)
+                * t.ownerSVGElement.getScreenCTM().a}));
+    let left = 0, right = words.length ? innerWidth : 0;
+    for (let e = svg; right && e !== document.body; e = e.parentElement) {
+        if (getComputedStyle(e).overflowX === "visible") continue;
+        const box = e.getBoundingClientRect();
+        left = Math.max(left, box.left), right = Math.min(right, box.right);
+    }
+    const over = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1
+        && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 5;
+    return words.flatMap(({text, box, size}, k) => [
+        ...(size < least ? [text + ": " + size.toFixed(1) + " px"] : []),
+        ...(box.left < left - 1 || box.right > right + 1 ? [text + ": cut off"] : []),
+        ...words.slice(k + 1).filter(other => over(box, other.box))
+            .map(other => text + " over " + other.text),
+    ]);
+})"""
 # The smallest text of the frame that shows, in pixels of the screen.
 SMALLEST = """element => Math.min(100, ...[...element.querySelectorAll("svg text")]
     .filter(t => t.checkVisibility({visibilityProperty: true}))
@@ -205,7 +232,7 @@ def assert_explorers_move(tab, *, by_keys):
                 assert explorer.move(axis, "End") == last
             pictures |= {first[1], last[1]}
             assert element.bounding_box()["height"] == height, "the page jumps"
-            assert element.evaluate(SMALLEST) >= 12, "labels too small to read"
+            assert element.evaluate(SMALLEST) >= LETTER, "labels too small to read"
         assert len(pictures) > 1, "the picture never changed"
     tab.assert_clean()
 

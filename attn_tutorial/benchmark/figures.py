@@ -59,7 +59,7 @@ def signed(picture: plots.Picture, records: Records, note: str = "") -> plots.Pi
         The same picture.
     """
     text = "; ".join(filter(None, (note, records.source)))
-    letters = int(picture.get_size_inches()[0] * 13)  # at 10 points
+    letters = int(picture.get_size_inches()[0] * 10)  # 10 points, larger on a phone
     picture.supxlabel(
         textwrap.fill(text, letters), fontsize=10, color="#595959", ha="center"
     )

@@ -99,22 +99,22 @@ def advantage(result: dict[str, Any]) -> float:
 
 
 def table(data: dict[str, Any]) -> str:
-    """Every case with free cores and with a busy one, as Markdown.
+    """Every case with free cores and with a busy one, as Markdown fit for a phone.
 
     Args:
         data: A record.
     """
     lines = [
-        "| case | cores | tiles, ms | best FlexAttention / tiles | over the runs |",
+        "| n | w | a core | tiles, ms | FlexAttention / tiles (runs) |",
         "|---|---|---|---|---|",
     ]
     for (case, busy), results in grouped(data).items():
         tiles = statistics.median(r["seconds"]["tiled"]["median"] for r in results)
         ratios = sorted(advantage(r) for r in results)
-        cores = "one busy" if busy else "free"
+        state, ratio = "busy" if busy else "free", statistics.median(ratios)
         lines.append(
-            f"| {case} | {cores} | {1e3 * tiles:.1f} | {statistics.median(ratios):.2f} "
-            f"| {ratios[0]:.2f} to {ratios[-1]:.2f} |"
+            f"| {case.n:,} | {case.size} | {state} | {1e3 * tiles:.1f} "
+            f"| {ratio:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) |"
         )
     return "\n".join(lines)
 

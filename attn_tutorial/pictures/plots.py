@@ -206,6 +206,7 @@ def lines(
     logy: bool = False,
     marks: Iterable[Any] = (),
     points: bool = True,
+    below: bool = False,
     width: float = 6.0,
     height: float = 3.6,
 ) -> Picture:
@@ -221,6 +222,7 @@ def lines(
         logy: Whether y is logarithmic.
         marks: Points to name, each (x, y, text), or numbers: dashed lines at x.
         points: Whether to draw a marker at each point.
+        below: Whether the curves' names stand below the axes, where they hide nothing.
         width: Inches.
         height: Inches.
 
@@ -239,7 +241,9 @@ def lines(
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
     axes.grid(color=COLORS["pale"])
     _name_points(axes, marks)
-    if len(curves) > 1:
+    if len(curves) > 1 and below:
+        figure.legend(frameon=False, loc="outside lower center", ncols=2)
+    elif len(curves) > 1:
         axes.legend(frameon=False)
     return figure
 
@@ -247,7 +251,7 @@ def lines(
 def _tick_powers(axis: Any) -> None:
     """Tick a logarithmic axis at 1, 2, 5, 10, ... where it spans few powers of ten."""
     low, high = axis.get_view_interval()
-    if high / low < 10**2.5:
+    if high / low < 10 ** (2.5 if high < 1e4 else 2.0):  # long numbers need room
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     axis.set_minor_formatter(NullFormatter())
@@ -377,6 +381,7 @@ def _name_cells(axes: Any, rows: Sequence[Any], cols: Sequence[Any]) -> None:
     if len(cols):
         upright = 90 if max(len(str(c)) for c in cols) * len(cols) > 40 else 0
         axes.set_xticks(range(len(cols)), map(str, cols), rotation=upright, **font)
+        axes.xaxis.labelpad += 4 if upright else 0  # names grow downwards on a phone
     if len(rows):
         axes.set_yticks(range(len(rows)), map(str, rows), **font)
     axes.tick_params(length=0)
@@ -419,6 +424,7 @@ def masks(
     figure, axes = picture(alt, **sizes, squeeze=False)
     for place, (name, cells) in zip(axes.flat, grids.items(), strict=False):
         _draw_mask(place, cells, name, xlabel)
+        _number_cells(place, cells.shape, about=6 if cols < 3 else 4)
     for place in axes.flat[len(grids) :]:
         place.set_axis_off()
     for place in axes[:, 0]:
@@ -433,13 +439,12 @@ def _draw_mask(place: Any, cells: numpy.ndarray, name: str, xlabel: str) -> None
     place.set(title=name, aspect="equal", xlabel=xlabel)
     place.invert_yaxis()
     place.spines[:].set_visible(False)
-    _number_cells(place, cells.shape)
 
 
-def _number_cells(axes: Any, shape: tuple[int, int]) -> None:
-    """Write positions at the middle of cells, about six along each side."""
+def _number_cells(axes: Any, shape: tuple[int, int], about: int = 6) -> None:
+    """Write positions at the middle of cells, about so many along each side."""
     for axis, count in ((axes.yaxis, shape[0]), (axes.xaxis, shape[1])):
-        step = max(1, 2 ** int(numpy.ceil(numpy.log2(max(count, 1) / 6))))
+        step = max(1, 2 ** int(numpy.ceil(numpy.log2(max(count, 1) / about))))
         places = numpy.arange(0, count, step)
         axis.set_ticks(places + 0.5, [str(p) for p in places])
     axes.tick_params(length=0)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import textwrap
 from collections.abc import Callable, Sequence
 
+from attn_tutorial.experiments.figures.rows import ROOM
 from attn_tutorial.experiments.records import Runs
 from attn_tutorial.pictures.plots import COLORS, CYCLE, MARKERS, Picture, picture
 
@@ -57,7 +59,8 @@ def contenders(
     """Draw quality, memory and time of all contenders, a dot for each seed.
 
     Memory is what a forward pass keeps for the backward pass. Time is what a whole
-    training took of a processor, which it shared with others.
+    training took of a processor, which it shared with others. Both are costs, of which
+    a part may be saved: their axes start at 0.
 
     Args:
         runs: Final runs of an experiment.
@@ -80,13 +83,16 @@ def contenders(
         for name, part in rows.items()
     ]
     alt = f"{title}. Mean {xlabel}, and memory: {'; '.join(spoken)}."
-    shape = {"width": 6.6, "height": 1.7 + 0.4 * len(rows), "cols": 3, "sharey": True}
+    shape = {"height": 1.9 + 0.4 * len(rows), "cols": 3, "sharey": True}
     figure, grid = picture(alt, **shape)
+    figure.get_layout_engine().set(rect=ROOM)
     for axes, (label, values), ink in zip(grid, panels.items(), CYCLE, strict=False):
         _column(axes, [values(part) for part in rows.values()], ink)
-        axes.set_xlabel(label)
+        axes.set_xlabel(textwrap.fill(label, 12))
+    for axes in grid[1:]:
+        axes.set_xlim(0, 1.15 * axes.dataLim.x1)
     grid[0].set_yticks(range(len(rows)), list(rows))
-    grid[0].invert_yaxis()
+    grid[0].set_ylim(len(rows) - 0.4, -0.6)
     figure.suptitle(title)
     return figure
 

@@ -79,10 +79,8 @@ def copying_by_period(
         edges += [reach + 0.5] if reach < PERIODS[-1] else []
     alt = f"Longest period copied with accuracy of 0.9: {'; '.join(spoken)}."
     labels = {"xlabel": "period of the sequence", "ylabel": "accuracy"}
-    drawn = lines(curves, title=title, alt=alt, marks=edges, points=False, **labels)
-    drawn.axes[0].get_legend().remove()
-    drawn.legend(frameon=False, loc="outside lower center", ncols=2)
-    return drawn
+    look = {"marks": edges, "points": False, "below": True}
+    return lines(curves, title=title, alt=alt, **look, **labels)
 
 
 def steps_to_copy(run: Run, below: float = 1.0) -> int:
@@ -148,11 +146,10 @@ def every_head(
     words = {"title": title, "xlabel": xlabel, "alt": alt}
     figure = rows_of_dots(rows, heights=(1.2, 0.2), **words)
     (axes,) = figure.axes
-    axes.set_ylim(len(rows) - 0.3, -0.7)
     if log:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")
-    axes.set_ylabel("pattern: layer")
+    axes.set_ylabel("pattern: layer", labelpad=12)
     return figure
 
 
@@ -178,6 +175,4 @@ def agreement(
     rows = {name: [_dots(x, next(kinds)), mean_bar(x)] for name, x in rows.items()}
     xlabel = "rank correlation with the effect"
     options = {"xlabel": xlabel, "alt": alt, "heights": (1.2, 0.3)}
-    figure = rows_of_dots(rows, title=title, **options)
-    figure.axes[0].set_ylim(len(rows) - 0.4, -0.6)
-    return figure
+    return rows_of_dots(rows, title=title, **options)

@@ -111,9 +111,8 @@ def latch_memory(
             edges.append(end + 0.5)
     alt = f"Last distance with accuracy of 0.9 (by theory): {'; '.join(spoken)}."
     axes = {"xlabel": "steps back to the value", "ylabel": "accuracy"}
-    figure = lines(curves, title=title, alt=alt, marks=edges, points=False, **axes)
-    figure.axes[0].legend(loc="center", bbox_to_anchor=(0.62, 0.5), frameon=False)
-    return figure
+    look = {"marks": edges, "points": False, "below": True, "height": 4.4}
+    return lines(curves, title=title, alt=alt, **look, **axes)
 
 
 def latch_blocks(
@@ -163,15 +162,14 @@ def recall_by_distance(
         spoken.append(f"{pattern} with {layers} layers: {shares}")
     alt = f"Accuracy in the bands {', '.join(bands)}: {'; '.join(spoken)}."
     labels = {"xlabel": "tokens back to the value", "ylabel": "accuracy"}
-    drawn = lines(curves, title=title, alt=alt, height=5, points=False, **labels)
+    look = {"height": 5, "points": False, "below": True}
+    drawn = lines(curves, title=title, alt=alt, **look, **labels)
     for k, (pattern, layers) in enumerate(shown):
         for run in runs.where(pattern=pattern, layers=layers):
             look = {"color": CYCLE[k % 6], "markersize": 6, "alpha": 0.6}
             shares = run.result["test_accuracy_by_band"]
             drawn.axes[0].plot(shares, MARKERS[k % 6], **look)
     drawn.axes[0].set_xticks(range(len(bands)), bands)
-    drawn.axes[0].get_legend().remove()
-    drawn.legend(frameon=False, loc="outside lower center", ncols=2)
     return drawn
 
 

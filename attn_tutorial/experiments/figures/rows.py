@@ -7,7 +7,10 @@ from typing import Any, NamedTuple
 
 from attn_tutorial.pictures.plots import COLORS, Picture, picture
 
-__all__ = ["Dots", "mean_bar", "rows_of_dots"]
+__all__ = ["ROOM", "Dots", "mean_bar", "rows_of_dots"]
+
+# Left, low, width, height: names of rows are wider on a phone than they are measured.
+ROOM = (0.025, 0, 0.975, 1)
 
 
 class Dots(NamedTuple):
@@ -54,8 +57,9 @@ def rows_of_dots(
         for numbers, look, lift in several:
             axes.plot(numbers, [row + lift] * len(numbers), **look)
     axes.set_yticks(range(len(rows)), list(rows))
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(xlabel)
+    figure.get_layout_engine().set(rect=ROOM)
     (figure.suptitle if wide else axes.set_title)(title)
     axes.grid(axis="x", color=COLORS["pale"])
     return figure

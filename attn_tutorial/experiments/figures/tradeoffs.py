@@ -112,7 +112,7 @@ def pareto(
     spoken = [f"{name} {part.mean('test_bits'):.3f}" for name, part in parts.items()]
     alt = f"{title}. Mean {BITS}: {', '.join(spoken)}."
     shape = {"rows": 2, "cols": 2, "height": 6.9, "sharey": True}
-    figure, grid = picture(alt, width=6.4, **shape)
+    figure, grid = picture(alt, **shape)
     for axes, (label, price) in zip(grid.flat, prices.items(), strict=False):
         _costs_and_bits(axes, price, parts)
         axes.set(xlabel=label, xscale="log")
