@@ -1,4 +1,4 @@
-"""Write the recorded experiments into book/experiments.md.
+"""Write the recorded experiments into book/experiments.md, and draw their figures.
 
 python scripts/experiment_page.py            # write the page
 python scripts/experiment_page.py --check    # exit 1 if it is stale
@@ -14,6 +14,7 @@ from attn_tutorial.experiments.registry import EXPERIMENTS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "book" / "experiments.md"
+DRAWN = ROOT / "book" / "figures"  # the site is built without what draws them
 PART = re.compile(r"(<!-- (\w+): written by[^\n]*-->\n).*?(<!-- end -->)", re.DOTALL)
 COSTS = "| Experiment | Settings | Final runs | Tuning runs | Minutes | Revision |"
 
@@ -54,11 +55,18 @@ def report(name: str) -> str:
     runs = load(name)
     lines = [f"### `{name}`", "", experiment.question, ""]
     if name in FIGURES:
-        lines += [f"```{{record-figure}} {name}", "```", ""]
+        lines += ["```{raw} html", f":file: figures/{name}.svg", "```", ""]
     lines += [experiment.report(runs.final), ""]
     if experiment.tuning:
         lines += [rates(name, runs), ""]
     return "\n".join(lines)
+
+
+def figures() -> dict[Path, str]:
+    """The first figure of each recorded experiment, as `report --figures` has it."""
+    names = [name for name in FIGURES if record_path(name).exists()]
+    drawn = {name: FIGURES[name][0](load(name).final) for name in names}
+    return {DRAWN / f"{name}.svg": pic._repr_svg_() for name, pic in drawn.items()}
 
 
 def rates(name: str, runs: Runs) -> str:
@@ -88,6 +96,9 @@ def main() -> None:
     if "--check" in sys.argv:
         sys.exit(page(text) != text and f"{PAGE} is stale: run this without --check")
     PAGE.write_text(page(text), encoding="utf-8")
+    for path, svg in figures().items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(svg + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

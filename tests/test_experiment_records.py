@@ -65,6 +65,13 @@ def test_the_page_shows_the_records_as_they_are():
     assert experiment_page.page(text) == text, "run 'make index'"
     included = re.search(r"literalinclude\} (\S+)", text)[1]
     assert (experiment_page.PAGE.parent / included).resolve() == SCHEMA
+    for path, svg in experiment_page.figures().items():
+        stored = path.read_text(encoding="utf-8")
+        assert spoken(stored) == spoken(svg), "run 'make index'"
+
+
+def spoken(svg):
+    return re.search(' aria-label="(.*?)"', svg)[1]
 
 
 def test_report_draws_and_prints_all_that_is_recorded(tmp_path, capsys):

@@ -311,7 +311,7 @@ def test_a_page_says_what_it_is_about(name):
 def test_every_recorded_experiment_has_its_figure():
     html = (HTML / "book" / "experiments.html").read_text(encoding="utf-8")
     source = (ROOT / "book" / "experiments.md").read_text(encoding="utf-8")
-    asked = source.count("```{record-figure}")
+    asked = source.count(":file: figures/")
     assert html.count('class="attn-fig" role="img" aria-label="') == asked > 10
 
 
