@@ -22,7 +22,6 @@ AWAITED = {
     "headline_adamw",
     "layer_search",
     "live_translation",
-    "recognition",
     "sinks",
     "trajectories",
 }

@@ -605,6 +605,10 @@ def test_the_window_of_the_speaker_shows_slides_however_small(tab):
 def test_a_deck_prints_as_a_handout(tab):
     page = tab.open("_static/slides/ninety_minutes.html")
     page.wait_for_function("() => window.Reveal && Reveal.isReady()")
+    # What only paper needs comes last.
+    page.wait_for_function(
+        "() => [...document.styleSheets].some(sheet => /cards/.test(sheet.href))"
+    )
     handout = page.pdf(prefer_css_page_size=True)
     count = len(
         slides.slides((TEACHING / "slides/ninety_minutes.md").read_text("utf-8"))

@@ -197,7 +197,7 @@ def placements(
 
 
 def bits_at_equal_steps(
-    runs: Runs, title: str = "Bits per byte of each pattern after the same steps"
+    runs: Runs, title: str = "Bits per byte after the same steps"
 ) -> Picture:
     """Draw test bits per byte of the models with equal steps, each seed a dot."""
 
@@ -352,7 +352,7 @@ def _structure(runs: Runs) -> Picture:
 
 
 def translation_quality(
-    runs: Runs, title: str = "Whole texts right, with windows in a translator"
+    runs: Runs, title: str = "Whole texts right, by pattern"
 ) -> Picture:
     """Draw the share of whole texts that are right, for windows in each attention."""
 
