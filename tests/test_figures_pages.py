@@ -61,7 +61,7 @@ def test_what_is_drawn_is_legible(tab, name, how):
         page.evaluate(f"document.documentElement.dataset.theme = '{how}'")
     page.wait_for_timeout(300)  # the theme fades its colours in
     look = page.evaluate(LOOK)
-    page.emulate_media(media="screen")
+    page.emulate_media(media="null")
     assert (contrast(look["paper"], "#000000") > 10) == (how != "dark")
     assert look["letters"] and look["lines"]
     for colour in look["letters"]:

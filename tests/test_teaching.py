@@ -483,7 +483,7 @@ def test_the_cheat_sheet_fills_two_pages(tab):
     page = tab.open("book/teaching/cheat_sheet.html")
     page.emulate_media(media="print")
     pdf = page.pdf(prefer_css_page_size=True)
-    page.emulate_media(media="screen")
+    page.emulate_media(media="null")
     sheets = book_pdf.sheets(pdf)
     assert len(sheets) == 2
     box = re.search(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", pdf)
@@ -605,10 +605,6 @@ def test_the_window_of_the_speaker_shows_slides_however_small(tab):
 def test_a_deck_prints_as_a_handout(tab):
     page = tab.open("_static/slides/ninety_minutes.html")
     page.wait_for_function("() => window.Reveal && Reveal.isReady()")
-    # What only paper needs comes last.
-    page.wait_for_function(
-        "() => [...document.styleSheets].some(sheet => /cards/.test(sheet.href))"
-    )
     handout = page.pdf(prefer_css_page_size=True)
     count = len(
         slides.slides((TEACHING / "slides/ninety_minutes.md").read_text("utf-8"))
