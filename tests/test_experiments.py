@@ -404,7 +404,7 @@ def test_tuning_that_was_stopped_goes_on_where_it_stopped(tmp_path):
     )
     whole = run_experiment(tuned, seeds=1, folder=tmp_path / "whole")
     rates = [run.setting["lr"] for run in whole.where(stage="tuning")]
-    assert rates == [1, 2, 4, 1, 2, 4, 0.5, 8, 0.25, 16, 0.125, 32]
+    assert rates == [1, 2, 4, 0.5, 0.25, 0.125, 1, 2, 4, 8, 16, 32]
     for count in range(len(whole)):
         folder = tmp_path / str(count)
         with OpenRecord("toy", "What then?", folder) as record:
