@@ -69,7 +69,7 @@ def measured_on(record: dict) -> str:
     count = record["threads"]
     threads = "one thread" if count == 1 else f"{count} threads"
     versions = f"PyTorch {record['torch']} and Python {record['python']}"
-    machine = f"{threads} of a {record['device']['name']}"
+    machine = f"{threads} ({record['device']['name']})"
     return (
         f"Measured on {record['started'][:10]} with {versions}, {machine}, one chapter"
         " after the other, from the start of a kernel to the end of the last cell: "
