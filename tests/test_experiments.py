@@ -479,6 +479,8 @@ def test_a_record_ends_in_the_order_of_its_settings(tmp_path):
         (2, 0), (1, 0), (2, 1), (1, 1)
     ]  # fmt: skip
     assert list(load("toy", tmp_path)) == list(found)
+    again = run_experiment(picklable, folder=tmp_path, seeds=2)
+    assert list(again) == list(found), "nothing was trained, and all stays as it is"
 
 
 def test_contenders_that_share_a_trial_run_it_once(tmp_path):

@@ -31,6 +31,8 @@ FOLD = re.compile(
     r'<details(?: class="([^"]*)")?><summary>(.*?)</summary>\n\n(.*?)\n\n</details>',
     re.DOTALL,
 )
+NUMBER = re.compile(r"(?<![\w.-])\d+(?:,\d{3})*(?:\.\d+)?")
+ASSERT = re.compile(r"^ *assert .+$", re.MULTILINE)
 DRAWS = re.compile(r"\bplots\.[a-z]+\(|\bexplore\.\w+\(|\bdiagrams\.\w+\(")
 PRINTS_CODE = re.compile(r"getsource|\b(?:body|code)\(")
 ADD_UP = re.compile(r"add up to (\d+) and are not part of the reading time")
@@ -126,6 +128,17 @@ def faults_of_what_gives_answers_away(notebook):
             if not has(cell, "hide-output"):
                 yield f"an answer stands open: {cell.source[:60]!r}"
             asked = ""
+
+
+def faults_of_the_asserts(notebook):
+    """What a fold hides, no open assert beside it tells."""
+    for cell in body(notebook):
+        if cell.cell_type == "code" and has(cell, "hide-output"):
+            hidden = set(NUMBER.findall(printed(cell).replace(",", "")))
+            asserts = [] if has(cell, "hide-input") else ASSERT.findall(cell.source)
+            for number in NUMBER.findall("\n".join(asserts)):
+                if number in hidden and float(number) > 2:
+                    yield f"an assert tells the {number} that is asked for"
 
 
 # Code and what it prints
@@ -243,6 +256,7 @@ RULES = (
     faults_of_the_predictions,
     faults_of_the_folds,
     faults_of_what_gives_answers_away,
+    faults_of_the_asserts,
     faults_of_the_tags,
     faults_of_the_open_code,
     faults_of_the_numbers,
@@ -423,6 +437,7 @@ SABOTAGE = {
     "no class": (write(2, ' class="answer"', ""), "folds of the kinds"),
     "broken fold": (write(2, "\n\n</details>", "</details>"), "does not fold"),
     "open answer": (untag(3, "hide-output"), "an answer stands open"),
+    "told": (write(3, "print", "assert 2 + 2 == 4\nprint"), "an assert tells the 4"),
     "book only": (forget_jupyterlab, "hide-output without outputs_hidden"),
     "open set-up": (untag(1, "hide-input"), "the set-up stands open"),
     "open drawing": (untag(6, "hide-input"), "drawing stands open"),

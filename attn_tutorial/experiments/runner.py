@@ -213,11 +213,13 @@ def run_experiment(
     """
     perform = functools.partial(_perform, experiment.train, device)
     with OpenRecord(experiment.name, experiment.question, folder) as record:
+        before = len(record.runs)
         while jobs := pending(experiment, record, quick=quick, seeds=seeds):
             runs = _results(perform, jobs, workers)
             for run in _shown(runs, experiment.name, len(jobs)) if progress else runs:
                 record.add(run)
-        record.arrange(_planned(experiment, record, quick=quick, seeds=seeds))
+        if len(record.runs) > before:
+            record.arrange(_planned(experiment, record, quick=quick, seeds=seeds))
         return Runs(record.runs)
 
 
