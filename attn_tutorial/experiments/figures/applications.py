@@ -129,7 +129,8 @@ def lag_and_bits(
     figure, axes = picture(alt, height=4.4)
     for k, (name, (lag, bits)) in enumerate(points.items()):
         look = {"color": CYCLE[k % 6], "marker": MARKERS[(k + k // 6) % 6]}
-        axes.plot([lag] * len(bits), bits, ls="", label=name, markersize=8, **look)
+        look |= {"markersize": 9, "mfc": "none", "mew": 1.8}  # equal ones both show
+        axes.plot([lag] * len(bits), bits, ls="", label=name, **look)
     axes.set(title=title, xlabel="average lag (source tokens)", ylabel=ylabel)
     axes.grid(color=COLORS["pale"])
     figure.legend(frameon=False, loc="outside lower center", ncols=2)
