@@ -156,7 +156,7 @@ EXERCISES = (
             r"A page compares 7 contenders with the same full-attention runs, three "
             r"seeds each. Suppose that all 8 are equal. Simulate it (2,000 pages, "
             r"normal seeds): on what share of the pages is at least one contender "
-            r"called clearly different, to one digit (`share`)? Why is it less than "
+            r"called clearly different, to one decimal (`share`)? Why is it less than "
             r"$1 - 0.96^7$ (`why`): (a) chance; (b) all seven share one set of runs; "
             r"(c) the rule is stricter for seven?"
         ),
@@ -201,7 +201,7 @@ EXERCISES = (
         question=(
             r"The true difference is two standard deviations. With 3 seeds the rule "
             r"notices it in 41 % of the cases. In which share does it notice it with "
-            r"10 seeds, to two digits (`share`)? What would make it more sensitive "
+            r"10 seeds, to two decimals (`share`)? What would make it more sensitive "
             r"with more seeds (`change`): (a) compare the difference with the error "
             r"of the means; (b) allow half a deviation; (c) take the best seeds?"
         ),
