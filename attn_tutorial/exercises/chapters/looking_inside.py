@@ -592,12 +592,12 @@ QUIZ = (
         (
             right(
                 "They fall silent: the same sink score weighs more against fewer keys.",
-                "Half of the attention for four keys is four fifths for one.",
+                "What takes half of two keys' attention takes two thirds of one key's.",
             ),
             wrong("They become sharper.", "Some weight goes to nothing instead."),
             wrong(
                 "Nothing: the sink has a score of its own.",
-                "Just so, and it is compared with the keys that are left.",
+                "It has, and that score is compared with the keys that are left.",
             ),
         ),
     ),
