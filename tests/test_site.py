@@ -382,8 +382,18 @@ def test_a_fold_of_code_is_one_quiet_line_with_a_mark(tab):
     assert summary.evaluate(f"e => ({mark})(e).content") == '""'
     assert summary.evaluate(f"e => ({mark})(e).borderRightWidth") != "0px"
     assert summary.bounding_box()["height"] < 32, "one line"
+    assert summary.get_attribute("aria-label") is None, "its text is its name"
     summary.click()
     assert summary.inner_text().strip() == "Hide the code"
+
+
+def test_printed_sentences_wrap_on_a_phone_and_columns_do_not(tab):
+    page = tab.open("notebooks/other_improvements.html", width=390)
+    answer = page.locator(".cell_output pre", has_text="other-1 is not answered yet")
+    fits = "e => e.scrollWidth <= e.clientWidth + 1"
+    assert answer.evaluate(fits)
+    columns = page.locator(".cell_output pre", has_text="parameters").last
+    assert columns.evaluate("e => getComputedStyle(e).whiteSpace") == "pre"
 
 
 def test_a_phone_is_told_a_table_that_does_not_fit(tab):
