@@ -373,6 +373,29 @@ def test_printing_opens_folds_and_closes_them_again(tab):
     assert page.evaluate(count) == 0
 
 
+def test_a_fold_of_code_is_one_quiet_line_with_a_mark(tab):
+    page = tab.open("notebooks/local_attention.html", width=1280)
+    fold = page.locator("article .cell details.hide").first
+    assert fold.evaluate("e => getComputedStyle(e).boxShadow") == "none"
+    summary = fold.locator("summary")
+    mark = "e => getComputedStyle(e, '::before')"
+    assert summary.evaluate(f"e => ({mark})(e).content") == '""'
+    assert summary.evaluate(f"e => ({mark})(e).borderRightWidth") != "0px"
+    assert summary.bounding_box()["height"] < 32, "one line"
+    assert summary.get_attribute("aria-label") is None, "its text is its name"
+    summary.click()
+    assert summary.inner_text().strip() == "Hide the code"
+
+
+def test_printed_sentences_wrap_on_a_phone_and_columns_do_not(tab):
+    page = tab.open("notebooks/other_improvements.html", width=390)
+    answer = page.locator(".cell_output pre", has_text="other-1 is not answered yet")
+    fits = "e => e.scrollWidth <= e.clientWidth + 1"
+    assert answer.evaluate(fits)
+    columns = page.locator(".cell_output pre", has_text="parameters").last
+    assert columns.evaluate("e => getComputedStyle(e).whiteSpace") == "pre"
+
+
 def test_a_phone_is_told_a_table_that_does_not_fit(tab):
     page = tab.open("book/benchmarks.html", width=390)
     cells = page.locator("table").first.locator("tbody tr").first.locator("td")

@@ -24,6 +24,17 @@
     }
   }
 
+  // Printed sentences wrap on a phone; what is set in columns keeps them. A fold is called what it shows.
+  function tidyCells() {
+    for (const printed of document.querySelectorAll(".bd-article .cell_output pre"))
+      printed.classList.toggle("said", !/ {2}|\t/.test(printed.textContent));
+    for (const summary of document.querySelectorAll(".bd-article details.hide > summary"))
+      summary.removeAttribute("aria-label");
+  }
+
+  if (document.readyState === "loading") addEventListener("DOMContentLoaded", tidyCells);
+  else tidyCells();
+
   // To the same place in the other language: sections have one address in both.
   addEventListener("click", ({ target }) => {
     if (target.matches?.("a.language")) target.hash = location.hash;
