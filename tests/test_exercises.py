@@ -533,7 +533,7 @@ def test_the_time_limit_leaves_nothing_behind():
     [
         (lambda n, w: sys.exit(3), "SystemExit: 3"),
         (lambda n: n, "TypeError"),
-        (lambda n, w: "no mask", "gives a str, expected a tensor"),
+        (lambda n, w: "no mask", "gives 'no mask', expected a tensor"),
         (lambda n, w: torch.ones(n), "gives shape (1,), expected (1, 1)"),
         (lambda n, w: torch.ones(n, n).half(), "gives torch.float16"),
         (5, "a function of n, w was asked for, got 5"),
