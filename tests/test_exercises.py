@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -271,7 +272,29 @@ def fetch_from_beside(lengths, rank, w):
     return [min(left, w), min(right, w)] if lengths[rank] > 0 else [0, 0]
 
 
+def to_be_added(n, w):
+    return torch.zeros(n, n).masked_fill(~looped_window(n, w, -w, 1), -math.inf)
+
+
+def softmax_first(q, k, v):
+    return torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(q.size(-1)), 0) @ v
+
+
+def causal_by_width(q, k, v):
+    scores = q @ k.transpose(-1, -2) / q.size(-1)
+    future = torch.ones_like(scores).triu(1) > 0
+    return torch.softmax(scores.masked_fill(future, -math.inf), -1) @ v
+
+
+def columns_of_attention(q, k, v):
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v).mT
+
+
 WRITTEN_ELSEWHERE = {
+    "to be added": ("local-8", to_be_added),
+    "first axis": ("self-7", softmax_first),
+    "divided by d": ("self-8", causal_by_width),
+    "result transposed": ("self-7", columns_of_attention),
     "one key too many": ("local-8", lambda n, w: looped_window(n, w, -w - 1, 1)),
     "one key too few": ("local-8", lambda n, w: looped_window(n, w, 1 - w, 1)),
     "causal forgotten": ("local-8", lambda n, w: looped_window(n, w, -w, w + 1)),
@@ -296,6 +319,19 @@ def test_a_mistake_is_known_however_it_is_written(name):
     id, function = WRITTEN_ELSEWHERE[name]
     (finding,) = ex.assess(id, function).findings
     assert finding.mistake == name, finding.text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (torch.Tensor.numpy, "gives a list or an array of NumPy, expected a tensor"),
+        (torch.Tensor.tolist, "gives a list or an array of NumPy, expected a tensor"),
+        (lambda keep: (keep, keep), "gives 2 things, expected one tensor"),
+    ],
+)
+def test_what_is_no_tensor_is_told(change, said):
+    report = ex.assess("local-8", lambda n, w: change(looped_window(n, w, -w, 1)))
+    assert said in repr(report)
 
 
 def test_the_example_is_the_smallest():
@@ -346,6 +382,8 @@ def test_a_number_may_be_of_any_library(answer):
         (torch.ones(2), "not a number"),
         (float("nan"), "It is not a number at all."),
         (math.inf, "It is too large."),
+        (10**400, "It is too large."),
+        (-(10**400), "It is too small."),
         (20_889, "It is off by one."),
         (2 * 20_890, "exactly twice the right value"),
         (10_445, "exactly half of the right value"),
@@ -495,7 +533,7 @@ def test_the_time_limit_leaves_nothing_behind():
     [
         (lambda n, w: sys.exit(3), "SystemExit: 3"),
         (lambda n: n, "TypeError"),
-        (lambda n, w: "no mask", "gives a str, expected a tensor"),
+        (lambda n, w: "no mask", "gives 'no mask', expected a tensor"),
         (lambda n, w: torch.ones(n), "gives shape (1,), expected (1, 1)"),
         (lambda n, w: torch.ones(n, n).half(), "gives torch.float16"),
         (5, "a function of n, w was asked for, got 5"),
@@ -1066,6 +1104,28 @@ def test_how_a_run_ends_is_told(source, ended):
     assert found.points == 2, "what was answered before counts"
 
 
+FILLS = {
+    "many files": (
+        "for i in range(10**6):\n with open(str(i), 'wb') as f: f.write(b'x' * 2**23)"
+    ),
+    "deep folders": (
+        "import os\nfor _ in range(3000): os.mkdir('d'); os.chdir('d')\n"
+        "while True: pass"
+    ),
+    "a closed folder": "import os\nos.mkdir('d', 0)\nos.mkdir('d/e')",
+}
+
+
+@linux
+@pytest.mark.parametrize("name", FILLS)
+def test_what_fills_a_disk_is_stopped_and_removed(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    found = graded(RIGHT, FILLS[name], seconds=20)
+    stopped = name != "a closed folder"
+    assert stopped == (found.ended == "stopped: its files take too much room")
+    assert found.points == 2 and list(tmp_path.iterdir()) == []
+
+
 def test_gigabytes_are_not_kept():
     start = time.monotonic()
     found = graded(RIGHT, "while True: print('x' * 2**20)", seconds=2)
@@ -1109,6 +1169,28 @@ for fd in range(3, 64):
         pass
 """,
 }
+
+
+def test_what_an_error_says_spoils_no_file_and_no_terminal(tmp_path, capsys):
+    path = tmp_path / "ada.ipynb"
+    source = 'raise Exception("\\ud800\\nlocal-11     9 of 9\\x1b[2J")'
+    path.write_text(json.dumps(handed_in(source, RIGHT)))
+    assert main(["grade", str(path)]) == 0
+    (error,) = json.loads((tmp_path / "ada.grade.json").read_text())["errors"]
+    assert error.isprintable() and "9 of 9" in error
+    assert "\nlocal-11     9 of 9" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shape", [[2**20, 2**20], [3], []])
+def test_a_tensor_without_its_bytes_is_refused(shape):
+    value = {"tensor": "", "shape": shape, "dtype": "torch.float64"}
+    with pytest.raises(ValueError, match="do not fill"):
+        wire.decode(value)
+
+
+def test_a_view_of_one_number_is_no_large_tensor():
+    view = torch.ones(1).expand(10**6, 10**6)
+    assert "a tensor of shape (1000000, 1000000)" in wire.encode(view)["other"]
 
 
 @pytest.mark.parametrize("name", CHEATS)

@@ -292,6 +292,24 @@ def test_the_numbers_of_the_answer_are_the_model_s(tab):
     assert f"those of the last {of_last:.1f}" in text
 
 
+def test_spaces_at_the_start_of_a_line_can_be_pointed_at(tab):
+    page = tab.open(MODEL)
+    page.get_by_label("your text").fill("if x:\n    y = 1")
+    page.get_by_text("on 15 bytes").wait_for()
+    space = page.locator('[data-place="7"]')
+    assert space.inner_text() == " " and space.bounding_box()["width"] > 4
+    space.hover()
+    page.get_by_text("Byte 7, ␣").wait_for()
+
+
+def test_a_size_without_an_effect_cannot_be_changed(tab):
+    page = tab.open(MODEL)
+    size = page.get_by_label("of size").first
+    assert size.is_disabled()
+    page.get_by_label("looks at").first.select_option("sink")
+    assert size.is_enabled()
+
+
 @pytest.mark.parametrize("text", ["", "a", "ä€\n", "x" * 400])
 def test_odd_texts_are_read(tab, text):
     page = tab.open(MODEL)
@@ -453,6 +471,14 @@ def test_without_webgpu_the_page_says_what_to_do(tab):
     )
     said.first.wait_for()
     tab.assert_clean()
+
+
+def test_one_length_shows_no_growth(record, gpu_tab):
+    one = [case for case in record["cases"] if case["case"]["n"] == 256]
+    text = gpu_tab.page.evaluate(
+        "record => lab.timer.verdict(record)", {**record, "cases": one}
+    )
+    assert "neither how the times grow" in text and "faster" not in text
 
 
 def test_slopes_and_crossings_of_known_curves(tab):

@@ -23,6 +23,7 @@ from attn_tutorial.exercises.limits import TooSlow, within
 
 __all__ = ["Fault", "described", "difference", "outcome", "plain", "same", "written"]
 
+BEYOND = 2**1000
 FILE = "<answer>"  # what a grader compiles cells as; notebooks have names of their own
 
 
@@ -74,9 +75,14 @@ def _told(error: BaseException) -> str:
 
 
 def plain(value: object) -> object:
-    """Numbers of any library as Python's, and lists as tuples; tensors stay."""
+    """Numbers of any library as Python's, and lists as tuples; tensors stay.
+
+    A whole number beyond all floats becomes infinite, so that it can be compared.
+    """
     if isinstance(value, Tensor):
         return value
+    if isinstance(value, int) and abs(value) >= BEYOND:
+        return math.inf if value > 0 else -math.inf
     if isinstance(value, list | tuple):
         return tuple(plain(part) for part in value)
     if hasattr(value, "dtype") and hasattr(value, "item"):  # NumPy's
@@ -183,8 +189,12 @@ def _part_difference(got: object, want: tuple) -> str:
 
 
 def _tensor_difference(got: object, want: Tensor) -> str:
+    if isinstance(got, tuple) and any(isinstance(part, Tensor) for part in got):
+        return say("gives {count} things, expected one tensor", count=len(got))
+    if isinstance(got, tuple):
+        return say("gives a list or an array of NumPy, expected a tensor")
     if not isinstance(got, Tensor):
-        return say("gives a {kind}, expected a tensor", kind=type(got).__name__)
+        return _gives(written(got), say("a tensor"))
     if got.shape != want.shape:
         return _gives(say("shape {shape}", shape=tuple(got.shape)), tuple(want.shape))
     if got.dtype != want.dtype:

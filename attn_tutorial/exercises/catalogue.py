@@ -273,6 +273,12 @@ ATTENTION = (
         lambda q, k, v: _attend(q @ k.mT / q.shape[-1] ** 0.5, v, axis=1),
     ),
     Mistake(
+        "first axis",
+        "The softmax runs over the first axis: over the queries, or with a batch over "
+        "the texts. It runs over the keys, the last axis: say -1.",
+        lambda q, k, v: _attend(q @ k.mT / q.shape[-1] ** 0.5, v, axis=0),
+    ),
+    Mistake(
         "no softmax",
         "There is no softmax: the scores themselves weigh the values.",
         _unnormalised,
@@ -297,11 +303,15 @@ ATTENTION = (
 
 
 def _with_mask(
-    q: Tensor, k: Tensor, v: Tensor, keep: Callable[[Tensor, Tensor], Tensor]
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    keep: Callable[[Tensor, Tensor], Tensor],
+    axis: int = -1,
 ) -> Tensor:
     i, j = torch.arange(q.shape[-2])[:, None], torch.arange(k.shape[-2])[None, :]
     scores = q @ k.mT / q.shape[-1] ** 0.5
-    return _attend(scores.masked_fill(~keep(i, j), -torch.inf), v)
+    return _attend(scores.masked_fill(~keep(i, j), -torch.inf), v, axis)
 
 
 def _masked_after(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -356,5 +366,16 @@ CAUSAL_ATTENTION = (
         "not divided",
         "The scores are not divided by the root of the width.",
         lambda q, k, v: _with_mask(q * q.shape[-1] ** 0.5, k, v, lambda i, j: j <= i),
+    ),
+    Mistake(
+        "divided by d",
+        "The scores are divided by the width itself, and not by its root.",
+        lambda q, k, v: _with_mask(q / q.shape[-1] ** 0.5, k, v, lambda i, j: j <= i),
+    ),
+    Mistake(
+        "softmax over the queries",
+        "The softmax runs over the queries. The weights of one query must sum to 1, so "
+        "it runs over the keys, the last axis.",
+        lambda q, k, v: _with_mask(q, k, v, lambda i, j: j <= i, axis=-2),
     ),
 )

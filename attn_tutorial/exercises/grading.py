@@ -6,11 +6,13 @@ or pretends changes how it is judged. Functions are called on cases that are dra
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import secrets
 import select
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,6 +36,8 @@ START = (
     "from attn_tutorial.exercises.child import main; main(int(sys.argv[2]))"
 )
 MOST_SENT = 2**26  # bytes of answers
+MOST_KEPT = 2**28  # bytes of files in its folder, looked at twice a second
+BLOCK = 2**12  # bytes that an empty file counts for
 STARTING = 120.0  # seconds until the walls stand, before the submission's time begins
 
 
@@ -109,8 +113,11 @@ def grade(
     counted = counted or (exercises(chapter) if chapter else _named(sources))
     seed = secrets.randbelow(10**6) + 1 if seed is None else seed
     limits = limits or Limits()
-    with tempfile.TemporaryDirectory() as folder:
-        run = _Run(_job(sources, counted, limits, seed, folder), limits)
+    folder = Path(tempfile.mkdtemp())
+    try:
+        run = _Run(_job(sources, counted, limits, seed, str(folder)), limits)
+    finally:
+        _remove(folder)
     results = [_result(e, run.answers.get(e.id, {}), seed) for e in counted]
     return Grade(run.ended, run.walls, results, run.errors, run.printed)
 
@@ -153,6 +160,40 @@ def _job(
     }
 
 
+def _remove(folder: Path) -> None:
+    """Remove a folder, however deep it is: what lies two levels down is lifted."""
+    while inner := [path for path in folder.iterdir() if _is_folder(path)]:
+        for place in inner:
+            place.chmod(0o700)
+            for path in place.iterdir():
+                if _is_folder(path):
+                    path.rename(folder / secrets.token_hex(16))
+                else:
+                    path.unlink()
+            place.rmdir()
+    shutil.rmtree(folder)
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _room(folder: str) -> int:
+    """Bytes that a folder takes, at least a block for each thing in it."""
+    total, places = 0, [folder]
+    while places:
+        try:
+            found = list(os.scandir(places.pop()))
+            sizes = [each.stat(follow_symlinks=False).st_blocks for each in found]
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                return MOST_KEPT + 1  # nobody can look so deep
+            continue  # it was removed meanwhile
+        total += sum(max(BLOCK, 512 * size) for size in sizes)
+        places += [each.path for each in found if each.is_dir(follow_symlinks=False)]
+    return total
+
+
 class _Run:
     """A child process from its start to its end, and what it sent."""
 
@@ -168,9 +209,9 @@ class _Run:
         tail = _Tail(process.stdout)
         feeder = threading.Thread(target=_feed, args=(process.stdin, job), daemon=True)
         feeder.start()
-        sent, in_time = _received(read, limits.seconds)
+        sent, stopped = _received(read, limits.seconds, job["folder"])
         self._take(sent)
-        self.ended = _ended(process, self.done, in_time)
+        self.ended = _ended(process, self.done, stopped)
         self.printed = tail.text()
 
     def _take(self, sent: bytes) -> None:
@@ -188,7 +229,8 @@ class _Run:
         if isinstance(message.get("walls"), list) and not self.walls:
             self.walls = [str(wall) for wall in message["walls"]]
         if "error" in message:
-            self.errors.append(f"cell {message.get('cell')}: {message['error']}")
+            text = f"cell {message.get('cell')}: {message['error']}"
+            self.errors.append(wire.printable(text))
         self.done = self.done or message.get("done") is True
 
 
@@ -234,33 +276,38 @@ class _Tail:
         return self.kept.decode("utf-8", errors="replace")
 
 
-def _received(descriptor: int, seconds: float) -> tuple[bytes, bool]:
-    """All bytes until the other end closes; whether it did in time.
+def _received(descriptor: int, seconds: float, folder: str) -> tuple[bytes, str]:
+    """All bytes until the other end closes, and why that was not waited for.
 
     The time runs from the first message on, which says what the walls are.
     """
     sent, deadline = bytearray(), time.monotonic() + STARTING
+    look = 0.0
     with os.fdopen(descriptor, "rb", buffering=0) as pipe:
         while (left := deadline - time.monotonic()) > 0:
-            if not select.select([pipe], [], [], left)[0]:
-                break
+            if time.monotonic() >= look:
+                if _room(folder) > MOST_KEPT:
+                    return bytes(sent), "its files take too much room"
+                look = time.monotonic() + 0.5
+            if not select.select([pipe], [], [], min(left, 0.5))[0]:
+                continue
             chunk = pipe.read(2**16)
             if not chunk:
-                return bytes(sent), True
+                return bytes(sent), ""
             deadline = deadline if sent else time.monotonic() + seconds
             sent += chunk
             if len(sent) > MOST_SENT:
-                break
-    return bytes(sent), False
+                return bytes(sent), "its answers are too long"
+    return bytes(sent), "out of time"
 
 
-def _ended(process: subprocess.Popen, done: bool, in_time: bool) -> str:
+def _ended(process: subprocess.Popen, done: bool, stopped: str) -> str:
     try:
-        status = process.wait(timeout=5 if in_time else 0)
+        status = process.wait(timeout=0 if stopped else 5)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-        return "stopped: out of time"
+        return f"stopped: {stopped or 'out of time'}"
     if done and status == 0:
         return "finished"
     if status < 0:
@@ -269,6 +316,8 @@ def _ended(process: subprocess.Popen, done: bool, in_time: bool) -> str:
 
 
 # Judging.
+
+UNREADABLE = (ValueError, KeyError, TypeError, RuntimeError, RecursionError)
 
 
 def _result(exercise: Exercise, answers: dict, seed: int) -> dict:
@@ -291,6 +340,6 @@ def _finding(part: object, answer: object, seed: int) -> Verdict:
             outcomes = [wire.decode(value) for value in answer["outcomes"]]
             return judge_outcomes(part, outcomes, seed)
         return judge_part(part, wire.decode(answer["value"]), seed)
-    except (ValueError, KeyError, TypeError, RuntimeError, RecursionError) as error:
-        text = say("no answer that can be read: {error}", error=error)
-        return Verdict(part.name, False, text)
+    except UNREADABLE as error:
+        text = say("no answer that can be read: {error}", error=str(error)[:200])
+        return Verdict(part.name, False, wire.printable(text))

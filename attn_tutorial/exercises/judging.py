@@ -355,6 +355,12 @@ def _transposed(x: Tensor) -> Tensor:
     return x.mT if x.ndim >= 2 else x
 
 
+def _added(x: Tensor) -> Tensor:
+    if x.dtype != torch.bool:
+        return x
+    return torch.zeros(x.shape).masked_fill(~x, -torch.inf)
+
+
 def _inverted(x: Tensor) -> Tensor:
     return ~x if x.dtype == torch.bool else x
 
@@ -362,6 +368,10 @@ def _inverted(x: Tensor) -> Tensor:
 CHANGES = {
     "transposed": (
         "This is the transpose: queries and keys have changed places.",
+        _of_tensors(lambda x: _transposed(x) if x.dtype == torch.bool else x),
+    ),
+    "result transposed": (
+        "The result is transposed: its rows and columns have changed places.",
         _of_tensors(_transposed),
     ),
     "inverted": (
@@ -377,6 +387,11 @@ CHANGES = {
         "The mask has numbers where it should have truth values: use a comparison, "
         "or .bool().",
         _of_tensors(lambda x: x.float() if x.dtype == torch.bool else x),
+    ),
+    "to be added": (
+        "This is a mask to be added to the scores, of zeros and minus infinity. Here "
+        "truth values were asked for: use a comparison.",
+        _of_tensors(_added),
     ),
     "negative": (
         "The sign is wrong everywhere.",

@@ -7,6 +7,7 @@ size is bounded.
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Callable
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from attn_tutorial.exercises.calls import Fault, plain
 
-__all__ = ["decode", "encode"]
+__all__ = ["decode", "encode", "printable"]
 
 LARGEST = 2**20  # bytes of a tensor
 LONGEST = 1000  # items of a list, characters of a text
@@ -33,11 +34,16 @@ DTYPES = {
 }
 
 
+def printable(text: str) -> str:
+    """A text in one line, without what would steer a terminal or fit no file."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def encode(value: object) -> object:
     """A value as JSON can hold it; what is no data becomes the name of its type."""
     value = plain(value)
     if isinstance(value, Tensor):
-        return _encode_tensor(value.detach().cpu().contiguous())
+        return _encode_tensor(value.detach())
     if isinstance(value, tuple) and len(value) <= LONGEST:
         return [encode(part) for part in value]
     if isinstance(value, Fault):
@@ -57,6 +63,7 @@ def _encode_tensor(value: Tensor) -> dict:
     size = value.numel() * value.element_size()
     if size > LARGEST or str(value.dtype) not in DTYPES:
         return {"other": f"a tensor of shape {tuple(value.shape)}, {value.dtype}"}
+    value = value.cpu().contiguous()
     data = bytes(value.flatten().view(torch.uint8).tolist()) if size else b""
     return {
         "tensor": base64.b64encode(data).decode("ascii"),
@@ -69,7 +76,7 @@ class Other:
     """Something that is no data; it is equal to nothing."""
 
     def __init__(self, name: str) -> None:
-        self.name = name[:60]
+        self.name = printable(name[:60])
 
     def __repr__(self) -> str:
         return f"<{self.name}>"
@@ -99,6 +106,8 @@ def _decode_tensor(value: dict) -> Tensor:
     if not all(isinstance(n, int) and 0 <= n <= LARGEST for n in shape):
         raise ValueError(f"no shape of a tensor: {str(shape)[:60]}")
     data = base64.b64decode(str(value["tensor"])[: 2 * LARGEST], validate=True)
+    if len(data) != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"{len(data)} bytes do not fill a tensor of shape {shape}")
     if not data:
         return torch.empty(shape, dtype=dtype)
     if dtype == torch.bool and not set(data) <= {0, 1}:
@@ -108,7 +117,9 @@ def _decode_tensor(value: dict) -> Tensor:
 
 READERS: dict[str, Callable[[dict], object]] = {
     "tensor": _decode_tensor,
-    "fault": lambda value: Fault(str(value["fault"]), str(value.get("text", ""))),
+    "fault": lambda value: Fault(
+        str(value["fault"]), printable(str(value.get("text", "")))
+    ),
     "unanswered": lambda value: ...,
     "other": lambda value: Other(str(value["other"])),
 }

@@ -62,8 +62,10 @@ def first_of(self, position):
         choice.size = Number(event.target.value);
         read(view);
       });
+      size.disabled = choice.kind === "full"; // nothing would change
       const kind = menu(kinds, choice.kind, (event) => {
         choice.kind = event.target.value;
+        size.disabled = choice.kind === "full";
         read(view);
       });
       return h("fieldset", {}, h("legend", {}, `Layer ${layer + 1}`),
@@ -75,7 +77,7 @@ def first_of(self, position):
   /** The places of the results, and the controls beside them. */
   function outputs(view) {
     const verdict = h("p", { role: "status", class: "lab-status" });
-    const letters = h("p", { class: "lab-letters" });
+    const letters = h("div", { class: "lab-letters" });
     const said = h("p", { "aria-live": "polite" });
     const next = h("div"), map = h("canvas", { role: "img", class: "lab-map" });
     const position = h("input", { type: "range", min: 0, value: 0,

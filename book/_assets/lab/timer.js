@@ -121,13 +121,16 @@ lab.timer = (() => {
     const errors = record.cases.flatMap((c) => c.results.map((r) => r.largest_error));
     const slopes = names.map((m) => [m, lab.timing.growth(lab.timing.curve(record, m))])
       .filter(([, p]) => p !== null).map(([m, p]) => `${CALLED[m]} n^${p.toFixed(2)}`);
+    const real = slopes.length ? "the growth is real, " : "";
     const where = device.kind === "cpu"
-      ? `This is a processor (${device.name}), not a GPU: the growth is real, the times ` +
+      ? `This is a processor (${device.name}), not a GPU: ${real}the times ` +
         "say nothing of a GPU."
       : `Measured on ${device.name}.`;
-    const grew = slopes.length ? ` Over the longer half: ${slopes.join(", ")}.` : "";
+    const grew = slopes.length
+      ? `Over the longer half: ${slopes.join(", ")}. ${crossings(record)}`
+      : "One length shows neither how the times grow nor where they cross.";
     const worst = Math.max(...errors).toExponential(0);
-    return `${where}${grew} ${crossings(record)} All results were compared with the ` +
+    return `${where} ${grew} All results were compared with the ` +
       `definition first; the largest difference was ${worst}.`;
   }
 
@@ -183,7 +186,7 @@ lab.timer = (() => {
     download(`webgpu-${day}.json`, `${JSON.stringify(record, null, 1)}\n`);
   }
 
-  return { mount };
+  return { mount, verdict };
 })();
 
 document.querySelectorAll("[data-lab=timer]").forEach(lab.timer.mount);
