@@ -20,6 +20,12 @@ IGNORING_TAGS = {"nbval-ignore-output", "nbval-skip"}
 IGNORING_COMMENT = re.compile(r"#\s*NBVAL_(IGNORE_OUTPUT|SKIP)")
 MYST_ONLY = re.compile(r"^(?:```+|:::+)\{|\{(?:cite|ref|eq|doc|numref)[:\w]*\}`", re.M)
 HTML_TAG = re.compile(r"</?([A-Za-z]\w*)[^>\n]*>")
+PLAIN_TAGS = {"aside", "details", "summary", "br", "sub", "sup"}
+# One paragraph, below one of the text: not below a list, a heading, a table or a fold.
+ASIDE = re.compile(
+    r"(?:\A|\n\n)(?!\* |- |\d+\. |[>#|<]|\$\$).+(?:\n.+)*\n\n"
+    r"<aside>\n\n.+\n\n</aside>(?=\n\n|\Z)"
+)
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 SVG = "image/svg+xml"
 INK = re.compile(r'(?:fill|stroke)="([^"]*)"')
@@ -128,9 +134,11 @@ def faults_of_the_text(notebook):
         prose = re.sub(r"```.*?```|`[^`\n]*`|\$[^$]*\$", "", cell.source, flags=re.S)
         if MYST_ONLY.search(cell.source):
             yield f"MyST syntax in a notebook: {MYST_ONLY.search(cell.source)[0]!r}"
-        tags = set(HTML_TAG.findall(prose)) - {"details", "summary", "br", "sub", "sup"}
+        tags = set(HTML_TAG.findall(prose)) - PLAIN_TAGS
         if tags:
             yield f"raw HTML in a notebook: {sorted(tags)}"
+        if len(ASIDE.findall(cell.source)) != cell.source.count("<aside"):
+            yield f"an aside that follows no paragraph: {cell.source[:60]!r}"
 
 
 RULES = (
@@ -280,6 +288,10 @@ def cite_with_a_role(notebook):
     notebook.cells[0].source += "\n\n{cite:p}`vaswani2017attention`"
 
 
+def begin_with_an_aside(notebook):
+    notebook.cells[0].source = "## A\n\n<aside>\n\nx\n\n</aside>"
+
+
 def use_raw_html(notebook):
     notebook.cells[0].source += "\n\n<div>x</div>"
 
@@ -305,6 +317,7 @@ SABOTAGE = {
     use_a_directive: "MyST syntax",
     cite_with_a_role: "MyST syntax",
     use_raw_html: "raw HTML",
+    begin_with_an_aside: "follows no paragraph",
 }
 
 

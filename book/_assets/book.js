@@ -1,4 +1,4 @@
-/* Printing opens all folds; a phone gets tables that it can show; languages keep one's place. */
+/* Printing opens all folds; a phone gets tables that it can show; contents make way for asides; languages keep one's place. */
 (() => {
   const folds = (inside) => [...inside.querySelectorAll("details")];
 
@@ -31,6 +31,22 @@
     for (const summary of document.querySelectorAll(".bd-article details.hide > summary"))
       summary.removeAttribute("aria-label");
   }
+
+  // Between these widths an aside lies where the page's contents are: they make way while one is in view.
+  function makeWay() {
+    const contents = document.querySelector(".bd-sidebar-secondary");
+    if (!contents) return;
+    const crowded = matchMedia("(min-width: 1280px) and (max-width: 1499.98px)");
+    const seen = new Set();
+    const decide = () => contents.classList.toggle("hide", crowded.matches && seen.size > 0);
+    const watch = new IntersectionObserver((changes) => {
+      for (const { target, isIntersecting } of changes) seen[isIntersecting ? "add" : "delete"](target);
+      decide();
+    });
+    for (const aside of document.querySelectorAll(".bd-article .beside")) watch.observe(aside);
+    crowded.addEventListener("change", decide);
+  }
+  addEventListener("DOMContentLoaded", makeWay);
 
   if (document.readyState === "loading") addEventListener("DOMContentLoaded", tidyCells);
   else tidyCells();
