@@ -40,6 +40,7 @@ def article(name: str) -> str:
 
 MOVING = [name for name in CONTENT if 'class="attn-x"' in article(name)]
 DRAWN = [name for name in CONTENT if re.search('class="attn-(fig|s)"', article(name))]
+NOTED = [name for name in CONTENT if 'class="beside"' in article(name)]
 
 
 def test_the_site_is_built(site, tab):
@@ -405,6 +406,69 @@ def test_a_phone_is_told_a_table_that_does_not_fit(tab):
     page.set_viewport_size({"width": 1280, "height": 900})
     display = "cell => getComputedStyle(cell).display"
     assert cells.nth(1).evaluate(display) == "table-cell"
+
+
+# Where each aside is, where its paragraph is, and the texts that it lies on.
+ASIDES = """() => [...document.querySelectorAll("article .beside")].map(aside => {
+    const box = aside.getBoundingClientRect();
+    const texts = "p, h1, h2, h3, li, pre, table, svg, .attn-x, mjx-container, .beside";
+    const meets = other => other.right > box.left && other.left < box.right
+        && other.bottom > box.top && other.top < box.bottom;
+    return {box, text: aside.innerText,
+        paragraph: aside.previousElementSibling.getBoundingClientRect(),
+        size: parseFloat(getComputedStyle(aside).fontSize),
+        under: [...document.querySelectorAll("article :is(" + texts + ")")]
+            .filter(e => !aside.contains(e) && e.checkVisibility()
+                && meets(e.getBoundingClientRect()))
+            .map(e => e.outerHTML.slice(0, 80))};
+})"""
+# Whether the page's contents can be read, and an aside lies on them.
+COVERED = """aside => {
+    const list = document.querySelector("nav.page-toc");
+    const [a, b] = [aside, list].map(e => e.getBoundingClientRect());
+    return +getComputedStyle(list).opacity > 0 && a.right > b.left
+        && a.top < b.bottom && a.bottom > b.top;
+}"""
+
+
+@pytest.mark.parametrize("name", NOTED)
+def test_an_aside_stands_in_the_margin_or_below_its_paragraph(tab, name):
+    page = tab.open(name, width=1280)
+    column = page.locator("article p").first.bounding_box()["width"]
+    for width in (1280, 1500, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        for aside in page.evaluate(ASIDES):
+            box, paragraph = aside["box"], aside["paragraph"]
+            assert not aside["under"], (width, aside["text"])
+            assert aside["size"] >= LETTER
+            if width == 390:
+                assert box["top"] >= paragraph["bottom"]
+                assert paragraph["left"] <= box["left"]
+                assert box["right"] <= paragraph["right"]
+            else:
+                assert abs(paragraph["width"] - column) < 1
+                assert 16 <= box["left"] - paragraph["right"] <= 48
+                assert box["right"] <= width - 16
+                assert abs(box["top"] - paragraph["top"]) < 16
+
+
+@pytest.mark.parametrize("width", [1280, 1500])
+def test_contents_make_way_for_an_aside(tab, width):
+    page = tab.open("notebooks/looking_inside.html", width=width)
+    contents = page.locator("nav.page-toc")
+    opacity = "() => +getComputedStyle(document.querySelector('nav.page-toc')).opacity"
+    aside = page.locator("article .beside").last
+    for block in ("start", "center", "end"):
+        page.evaluate("scrollTo(0, 0)")
+        page.wait_for_function(f"() => ({opacity})() === 1")
+        aside.evaluate("(e, block) => e.scrollIntoView({block})", block)
+        way = 0 if width == 1280 else 1  # there is room for both
+        page.wait_for_function(f"() => ({opacity})() === {way}")
+        assert not aside.evaluate(COVERED)
+    if width == 1280:
+        contents.locator("a").first.focus()
+        page.keyboard.press("Tab")  # by keyboard the list can still be read
+        page.wait_for_function(f"() => ({opacity})() === 1")
 
 
 def test_the_masks_stand_still_for_those_who_ask(chromium, site):
