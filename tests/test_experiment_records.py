@@ -21,7 +21,6 @@ AWAITED = {
     "headline",
     "headline_adamw",
     "layer_search",
-    "sinks",
     "trajectories",
 }
 
