@@ -47,7 +47,7 @@ class Limits:
 
     Attributes:
         seconds: Of wall-clock time, for all cells together.
-        case_seconds: For one call of a function.
+        case_seconds: Of processor time, for one call of a function.
         memory: Bytes of private memory.
     """
 
