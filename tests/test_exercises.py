@@ -948,6 +948,38 @@ def test_the_last_answer_counts_and_errors_do_not_end_the_run():
     assert found.errors == ["cell 1: ZeroDivisionError: division by zero"]
 
 
+def test_cells_for_ipython_are_skipped_with_a_note():
+    hidden = "%%bash\nfor f in *; do echo $f; done"
+    found = graded(hidden, "\n%%html\n<b>x</b>", "%%time\n" + RIGHT)
+    assert found.points == 2 and found.errors == []
+    assert found.notes == [
+        "cell 0: skipped, since %%bash is not run here",
+        "cell 1: skipped, since %%html is not run here",
+    ]
+
+
+def test_lines_for_ipython_take_no_python_with_them():
+    lines = "%time keys = 40\n!ls\ntorch.ones?\n?torch\n%matplotlib inline"
+    folded = "more = (100\n  % 60)\nassert more == 40"
+    found = graded(lines + "\nassert keys == 40", folded, RIGHT)
+    assert found.points == 2 and found.errors == []
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("import sys\nsys.exit(3)", "SystemExit: 3"),
+        ("class Mine(BaseException): pass\nraise Mine('x')", "Mine: x"),
+    ],
+)
+def test_what_ends_a_cell_does_not_end_the_run(source, said):
+    found = graded(source, RIGHT)
+    assert found.points == 2 and found.ended == "finished"
+    (error,) = found.errors
+    assert error.startswith("cell 0: ") and error.endswith(said)
+
+
 def test_a_chapter_s_exercises_count_even_if_they_are_taken_out():
     found = grade(handed_in(RIGHT), "local_attention", QUICK)
     assert (found.points, len(found.results)) == (2, len(exercises("local_attention")))

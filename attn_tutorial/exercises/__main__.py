@@ -186,8 +186,8 @@ def _show(graded: Grade) -> None:
         for part in result["parts"]:
             if not part["passed"]:
                 print(f"    {part['name']}: {part['text']}")
-    for error in graded.errors:
-        print(error)
+    for text in (*graded.notes, *graded.errors):
+        print(text)
     possible = graded.as_json()["possible"]
     print(f"{graded.points:g} of {possible} points; the run {graded.ended}")
     print(f"held by: {', '.join(graded.walls) or 'nothing'}")
