@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import csv
 import json
 import math
 import os
@@ -22,7 +23,7 @@ from conftest import ROOT
 
 import attn_tutorial as at
 from attn_tutorial import exercises as ex
-from attn_tutorial.exercises import judging, limits, notebooks, wire
+from attn_tutorial.exercises import gradebook, judging, limits, notebooks, wire
 from attn_tutorial.exercises.__main__ import main
 from attn_tutorial.exercises.calls import Fault
 from attn_tutorial.exercises.collection import CHAPTERS, chapter_of, exercises, find
@@ -34,7 +35,7 @@ from attn_tutorial.exercises.exercise import (
     Number,
     Several,
 )
-from attn_tutorial.exercises.grading import Limits, grade
+from attn_tutorial.exercises.grading import Grade, Limits, grade
 from attn_tutorial.exercises.judging import judge_part
 from attn_tutorial.exercises.overview import overview
 from attn_tutorial.exercises.quizzes import in_html, quiz_markdown
@@ -1301,3 +1302,67 @@ def test_a_file_that_cannot_be_graded_is_told(tmp_path, capsys, content):
         path.write_text(content)
     assert main(["grade", str(path)]) == 2
     assert str(path) in capsys.readouterr().err
+
+
+# Grading a class.
+
+
+@pytest.fixture
+def class_of_three(tmp_path):
+    """One in a folder of her own, one wrong, and a file that is no notebook."""
+    hidden = tmp_path / ".ipynb_checkpoints"
+    for folder in (tmp_path / "ada", hidden):
+        folder.mkdir()
+        (folder / "hw.ipynb").write_text(json.dumps(handed_in(RIGHT)))
+    wrong = handed_in('check("local-11", "a")', "1 / 0")
+    (tmp_path / "=bob, jr.ipynb").write_text(json.dumps(wrong))
+    (tmp_path / "carl.ipynb").write_text("{")
+    return tmp_path
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_class_is_graded_into_one_table(class_of_three, capsys, jobs):
+    words = ["grade", str(class_of_three), "--chapter", "local_attention"]
+    assert main([*words, "--jobs", jobs]) == 1, "one of them is no notebook"
+    printed = capsys.readouterr().out
+    assert "2 of 3 notebooks graded, 1.0 points on average" in printed
+    assert "finished, cells with an error: 1" in printed
+    lines = (class_of_three / "grades.csv").read_text(encoding="utf-8").splitlines()
+    bob, ada, carl = csv.DictReader(lines)
+    total = str(worth("local_attention"))
+    assert ada["notebook"] == "ada/hw" and ada["ended"] == "finished"
+    assert (ada["points"], ada["possible"], ada["local-11"]) == ("2", total, "2")
+    assert bob["notebook"] == "'=bob, jr", "no formula for a spreadsheet"
+    assert (bob["points"], bob["errors"]) == ("0", "1")
+    assert carl["points"] == "" and carl["ended"].startswith("not graded: JSON")
+    assert (class_of_three / "ada" / "hw.grade.json").exists()
+    assert main(["marks", str(class_of_three)]) == 0
+    assert f"\nada/hw,2,{total},finished\n" in capsys.readouterr().out
+
+
+def test_a_class_is_asked_the_same(tmp_path, monkeypatch):
+    """One seed draws the cases for all."""
+    asked = []
+    monkeypatch.setattr(
+        gradebook, "grade", lambda *given: asked.append(given) or Grade("", [], [])
+    )
+    paths = [tmp_path / "ada.ipynb", tmp_path / "bob.ipynb"]
+    for path in paths:
+        path.write_text("{}")
+    out = tmp_path / "table.csv"
+    assert main(["grade", *map(str, paths), "--out", str(out)]) == 0
+    assert [given[3] for given in asked] == [asked[0][3]] * 2 and asked[0][3]
+    assert out.read_text().startswith("notebook,points,possible,ended,errors\nada,")
+
+
+def test_notebooks_of_one_name_stay_apart(tmp_path):
+    paths = [tmp_path / name / "hw.ipynb" for name in ("ada", "bob")]
+    assert [*gradebook.submissions(paths).values()] == paths
+
+
+def test_a_class_of_nobody_is_told(tmp_path, capsys):
+    assert main(["grade", str(tmp_path)]) == 2
+    assert "no notebooks in it" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["grade", str(tmp_path), "--jobs", "0"])
+    assert "a number of processes, got '0'" in capsys.readouterr().err

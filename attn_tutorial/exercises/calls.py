@@ -61,8 +61,8 @@ def outcome(function: Callable, arguments: tuple, seconds: float) -> object:
     except TooLong:
         text = (
             "no answer within {wall:g} s, and less than {seconds:g} s of them were "
-            "spent computing: does it sleep, or wait for something? If not, this machine "
-            "is busy, and you should try again"
+            "spent computing: does it sleep, or wait for something? If not, this "
+            "machine is busy, and you should try again"
         )
         return Fault("slow", say(text, seconds=seconds, wall=PATIENCE * seconds))
     except TooSlow:
