@@ -18,7 +18,7 @@ from attn_tutorial.exercises.collection import CHAPTERS, exercises
 from attn_tutorial.exercises.exam import write_exam
 from attn_tutorial.exercises.gradebook import (
     Entry,
-    Task,
+    Rules,
     grade_all,
     grade_file,
     marks,
@@ -155,19 +155,21 @@ def _jobs(text: str) -> int:
 def _grade(chosen: argparse.Namespace) -> int:
     limits = Limits(seconds=chosen.seconds, memory=chosen.memory * 2**20)
     seed = secrets.randbelow(10**6) + 1  # one, so that a whole class is asked the same
-    task = Task(limits, chosen.chapter, chosen.assignment, seed)
+    rules = Rules(limits, chosen.chapter, chosen.assignment, seed)
     path, *more = chosen.notebooks
-    several = more or path.is_dir()
-    status = _grade_several(chosen, task) if several else _grade_one(chosen, path, task)
+    if more or path.is_dir():
+        status = _grade_several(chosen, rules)
+    else:
+        status = _grade_one(chosen, path, rules)
     if chosen.assignment and status != 2:
         points = assignment(chosen.assignment).points[1]
         print(f"the written tasks are yours to read: {points} points")
     return status
 
 
-def _grade_one(chosen: argparse.Namespace, path: Path, task: Task) -> int:
+def _grade_one(chosen: argparse.Namespace, path: Path, rules: Rules) -> int:
     try:
-        graded = grade_file(path, task, chosen.out)
+        graded = grade_file(path, rules, chosen.out)
     except (OSError, ValueError) as error:
         print(f"{path}: {error}", file=sys.stderr)
         return 2
@@ -175,7 +177,7 @@ def _grade_one(chosen: argparse.Namespace, path: Path, task: Task) -> int:
     return 0
 
 
-def _grade_several(chosen: argparse.Namespace, task: Task) -> int:
+def _grade_several(chosen: argparse.Namespace, rules: Rules) -> int:
     """Grade a class; status 1 if some of its notebooks could not be graded."""
     found = submissions(chosen.notebooks)
     if not found:
@@ -184,7 +186,7 @@ def _grade_several(chosen: argparse.Namespace, task: Task) -> int:
     first = chosen.notebooks[0]
     out = chosen.out or (first if first.is_dir() else first.parent) / "grades.csv"
     entries = []
-    for entry in grade_all(found, task, chosen.jobs):
+    for entry in grade_all(found, rules, chosen.jobs):
         entries.append(entry)
         print(_line(entry, max(map(len, found))), flush=True)
     try:

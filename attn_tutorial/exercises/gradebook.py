@@ -17,13 +17,13 @@ import torch
 from attn_tutorial.exercises.assignments import assignment
 from attn_tutorial.exercises.grading import Grade, Limits, grade
 
-__all__ = ["Entry", "Task", "grade_all", "grade_file", "marks", "submissions", "table"]
+__all__ = ["Entry", "Rules", "grade_all", "grade_file", "marks", "submissions", "table"]
 
 SUFFIX = ".grade.json"
 
 
 @dataclass(frozen=True)
-class Task:
+class Rules:
     """How all notebooks of a class are graded.
 
     Attributes:
@@ -76,7 +76,7 @@ def _inside(folder: Path) -> Iterator[tuple[Path, Path]]:
             yield way, path
 
 
-def grade_file(path: Path, task: Task, out: Path | None = None) -> Grade:
+def grade_file(path: Path, rules: Rules, out: Path | None = None) -> Grade:
     """Grade one notebook, and write its grade beside it, as JSON.
 
     Raises:
@@ -87,29 +87,29 @@ def grade_file(path: Path, task: Task, out: Path | None = None) -> Grade:
         found = json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:
         raise ValueError("no notebook: it is nested too deep") from None
-    counted = assignment(task.assignment).graded if task.assignment else ()
-    graded = grade(found, task.chapter, task.limits, task.seed, counted)
+    counted = assignment(rules.assignment).graded if rules.assignment else ()
+    graded = grade(found, rules.chapter, rules.limits, rules.seed, counted)
     text = json.dumps(graded.as_json(), indent=1, ensure_ascii=False)
     out = out or path.with_suffix(SUFFIX)
     out.write_text(text + "\n", encoding="utf-8")
     return graded
 
 
-def grade_all(found: dict[str, Path], task: Task, jobs: int = 1) -> Iterator[Entry]:
+def grade_all(found: dict[str, Path], rules: Rules, jobs: int = 1) -> Iterator[Entry]:
     """Grade many notebooks, some at a time; what cannot be graded has an entry too.
 
     Args:
         found: Notebooks by their names.
-        task: How to grade them.
+        rules: How to grade them.
         jobs: How many processes grade.
     """
     if jobs == 1:
         for name, path in found.items():
-            yield _entry(name, path, task)
+            yield _entry(name, path, rules)
         return
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, spawn, torch.set_num_threads, (1,)) as pool:
-        waiting = {n: pool.submit(_entry, n, p, task) for n, p in found.items()}
+        waiting = {n: pool.submit(_entry, n, p, rules) for n, p in found.items()}
         try:
             for name, future in waiting.items():
                 yield _taken(name, future)
@@ -117,9 +117,9 @@ def grade_all(found: dict[str, Path], task: Task, jobs: int = 1) -> Iterator[Ent
             pool.shutdown(cancel_futures=True)
 
 
-def _entry(name: str, path: Path, task: Task) -> Entry:
+def _entry(name: str, path: Path, rules: Rules) -> Entry:
     try:
-        return Entry(name, grade_file(path, task))
+        return Entry(name, grade_file(path, rules))
     except Exception as error:  # one of them must not cost the others their grades
         return Entry(name, None, f"{type(error).__name__}: {error}")
 
