@@ -21,8 +21,6 @@ AWAITED = {
     "headline",
     "headline_adamw",
     "layer_search",
-    "live_translation",
-    "sinks",
     "trajectories",
 }
 
