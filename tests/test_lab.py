@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import sys
 
@@ -253,6 +254,17 @@ def test_scores_of_100_texts_and_patterns_are_pytorch_s(tab):
         assert costs[0] is None and costs[1:] == pytest.approx(bits, abs=1e-3)
 
 
+# The width of a menu, and the width that it takes if nothing holds it.
+WIDTH_OF_CHOICE = """(menu) => {
+  const free = menu.cloneNode(true);
+  free.style.cssText = "position: absolute; max-width: none; width: auto";
+  menu.after(free);
+  const widths = [menu, free].map((each) => each.getBoundingClientRect().width);
+  free.remove();
+  return widths;
+}"""
+
+
 def test_the_page_reads_and_writes(tab):
     page = tab.open(MODEL)
     page.get_by_label("your text").fill("for key in keys:")
@@ -271,6 +283,41 @@ def test_the_page_reads_and_writes(tab):
     assert text.startswith("for key in keys:") and len(text.encode()) == 96
     assert "96 queries" in page.locator(".lab-map").get_attribute("aria-label")
     tab.assert_clean()
+
+
+def test_the_page_writes_fast_enough_to_watch(tab):
+    """At least 30 bytes a second on one core; the best of three tries."""
+    page, rates = tab.open(MODEL), []
+    for _ in range(3):
+        page.get_by_label("your text").fill("for key in keys:")
+        page.get_by_text("on 16 bytes").wait_for()
+        page.get_by_role("button", name="Write").click()
+        said = page.get_by_text("bytes a second").inner_text()
+        rates.append(
+            int(re.search(r"([\d,]+) bytes a second", said)[1].replace(",", ""))
+        )
+    assert max(rates) >= 30, rates
+
+
+def test_the_coloured_text_has_a_role_and_a_name(tab):
+    page = tab.open(MODEL)
+    letters = page.get_by_role("group", name="each byte on the colour of its cost")
+    assert letters.locator("span").count() == 216
+
+
+@pytest.mark.parametrize(("width", "columns"), [(1280, 2), (390, 1)])
+def test_patterns_and_coloured_text_fit_on_a_screen(tab, width, columns):
+    page = tab.open(MODEL, width=width)
+    boxes = [box.bounding_box() for box in page.locator(".lab-layers fieldset").all()]
+    assert len({round(box["x"]) for box in boxes}) == columns
+    assert len({round(box["y"]) for box in boxes}) == 4 // columns
+    if columns == 2:
+        letters = page.locator(".lab-letters").bounding_box()
+        assert letters["y"] + letters["height"] - boxes[0]["y"] < 900 - 64
+    for kind in page.get_by_label("looks at").all():
+        kind.select_option("sink")
+        drawn, needed = kind.evaluate(WIDTH_OF_CHOICE)
+        assert drawn >= needed, "its longest choice can be read"
 
 
 def test_the_numbers_of_the_answer_are_the_model_s(tab):

@@ -385,8 +385,10 @@ def link_targets(text: str) -> list[str]:
 
 
 def exists(page: Path, target: str) -> bool:
-    """A file, or a page or notebook named without its ending."""
+    """A file, or a page or notebook named without its ending; a deck, by its source."""
     path = page.parent / target
+    if path.parent.parts[-2:] == ("_static", "slides"):
+        path = ROOT / "book" / "teaching" / "slides" / path.with_suffix(".md").name
     stem = path.with_suffix("") if path.suffix == ".md" else path
     candidates = (path, stem.with_suffix(".md"), stem.with_suffix(".ipynb"))
     return any(p.is_file() for p in candidates)

@@ -8,7 +8,7 @@ import secrets
 import sys
 from pathlib import Path
 
-from attn_tutorial.exercises import notebooks
+from attn_tutorial.exercises import notebooks, wire
 from attn_tutorial.exercises.assignments import (
     assignment,
     assignment_notebook,
@@ -16,7 +16,16 @@ from attn_tutorial.exercises.assignments import (
 )
 from attn_tutorial.exercises.collection import CHAPTERS, exercises
 from attn_tutorial.exercises.exam import write_exam
-from attn_tutorial.exercises.grading import Grade, Limits, grade
+from attn_tutorial.exercises.gradebook import (
+    Entry,
+    Rules,
+    grade_all,
+    grade_file,
+    marks,
+    submissions,
+    table,
+)
+from attn_tutorial.exercises.grading import Grade, Limits
 from attn_tutorial.exercises.overview import overview
 from attn_tutorial.exercises.quizzes import quiz_markdown
 
@@ -53,7 +62,7 @@ def _add_commands(commands: argparse._SubParsersAction) -> None:
     table = commands.add_parser("overview", help="print the table of all")
     table.add_argument("--page", type=Path, help="write it into this page instead")
     table.set_defaults(run=_overview)
-    _add_grade(commands.add_parser("grade", help="grade a notebook"))
+    _add_grade(commands.add_parser("grade", help="grade notebooks"))
     _add_for_teachers(commands)
 
 
@@ -75,13 +84,16 @@ def _add_for_teachers(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_grade(command: argparse.ArgumentParser) -> None:
-    command.add_argument("notebook", type=Path)
+    command.add_argument("notebooks", type=Path, nargs="+", help="or a folder of them")
     counts = command.add_mutually_exclusive_group()
     counts.add_argument("--chapter", choices=CHAPTERS, help="count all its exercises")
     counts.add_argument("--assignment", choices=NAMES, help="count all that it has")
     command.add_argument("--seconds", type=float, default=Limits.seconds)
     command.add_argument("--memory", type=int, default=2048, help="MiB")
-    command.add_argument("--out", type=Path, help="where the JSON goes")
+    command.add_argument("--jobs", type=_jobs, default=1, help="graded at a time")
+    command.add_argument(
+        "--out", type=Path, help="where the JSON goes; of several notebooks, the table"
+    )
     command.set_defaults(run=_grade)
 
 
@@ -134,23 +146,69 @@ def _insert(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _jobs(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a number of processes, got {text!r}")
+    return int(text)
+
+
 def _grade(chosen: argparse.Namespace) -> int:
-    try:
-        found = json.loads(chosen.notebook.read_text(encoding="utf-8"))
-        limits = Limits(seconds=chosen.seconds, memory=chosen.memory * 2**20)
-        counted = assignment(chosen.assignment).graded if chosen.assignment else ()
-        graded = grade(found, chosen.chapter, limits, counted=counted)
-    except (OSError, ValueError) as error:
-        print(f"{chosen.notebook}: {error}", file=sys.stderr)
-        return 2
-    out = chosen.out or chosen.notebook.with_suffix(".grade.json")
-    text = json.dumps(graded.as_json(), indent=1, ensure_ascii=False)
-    out.write_text(text + "\n", encoding="utf-8")
-    _show(graded)
-    if chosen.assignment:
+    limits = Limits(seconds=chosen.seconds, memory=chosen.memory * 2**20)
+    seed = secrets.randbelow(10**6) + 1  # one, so that a whole class is asked the same
+    rules = Rules(limits, chosen.chapter, chosen.assignment, seed)
+    path, *more = chosen.notebooks
+    if more or path.is_dir():
+        status = _grade_several(chosen, rules)
+    else:
+        status = _grade_one(chosen, path, rules)
+    if chosen.assignment and status != 2:
         points = assignment(chosen.assignment).points[1]
         print(f"the written tasks are yours to read: {points} points")
+    return status
+
+
+def _grade_one(chosen: argparse.Namespace, path: Path, rules: Rules) -> int:
+    try:
+        graded = grade_file(path, rules, chosen.out)
+    except (OSError, ValueError) as error:
+        print(f"{path}: {error}", file=sys.stderr)
+        return 2
+    _show(graded)
     return 0
+
+
+def _grade_several(chosen: argparse.Namespace, rules: Rules) -> int:
+    """Grade a class; status 1 if some of its notebooks could not be graded."""
+    found = submissions(chosen.notebooks)
+    if not found:
+        print(f"{chosen.notebooks[0]}: no notebooks in it", file=sys.stderr)
+        return 2
+    first = chosen.notebooks[0]
+    out = chosen.out or (first if first.is_dir() else first.parent) / "grades.csv"
+    entries = []
+    for entry in grade_all(found, rules, chosen.jobs):
+        entries.append(entry)
+        print(_line(entry, max(map(len, found))), flush=True)
+    try:
+        out.write_text(table(entries), encoding="utf-8")
+    except OSError as error:
+        print(f"{out}: {error}", file=sys.stderr)
+        return 2
+    graded = [entry.grade.points for entry in entries if entry.grade]
+    mean = f", {sum(graded) / len(graded):.1f} points on average" if graded else ""
+    print(f"{len(graded)} of {len(entries)} notebooks graded{mean}")
+    print(f"the table: {out}")
+    return 0 if len(graded) == len(entries) else 1
+
+
+def _line(entry: Entry, width: int) -> str:
+    name = f"{wire.printable(entry.name):{width}}"
+    if not entry.grade:
+        return f"{name}  {wire.printable(entry.ended)}"
+    points = f"{entry.grade.points:g} of {entry.grade.as_json()['possible']:g}"
+    errors = len(entry.grade.errors)
+    raised = f", cells with an error: {errors}" if errors else ""
+    return f"{name}  {points:>12}  {entry.ended}{raised}"
 
 
 def _assign(chosen: argparse.Namespace) -> int:
@@ -172,11 +230,7 @@ def _exam(chosen: argparse.Namespace) -> int:
 
 
 def _marks(chosen: argparse.Namespace) -> int:
-    print("notebook,points,possible,ended")
-    for path in sorted(chosen.folder.glob("*.grade.json")):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        name = path.name.removesuffix(".grade.json")
-        print(f"{name},{found['points']:g},{found['possible']:g},{found['ended']}")
+    print(marks(chosen.folder), end="")
     return 0
 
 
@@ -186,8 +240,8 @@ def _show(graded: Grade) -> None:
         for part in result["parts"]:
             if not part["passed"]:
                 print(f"    {part['name']}: {part['text']}")
-    for error in graded.errors:
-        print(error)
+    for text in (*graded.notes, *graded.errors):
+        print(text)
     possible = graded.as_json()["possible"]
     print(f"{graded.points:g} of {possible} points; the run {graded.ended}")
     print(f"held by: {', '.join(graded.walls) or 'nothing'}")

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from attn_tutorial.exercises.languages import say
-from attn_tutorial.exercises.limits import TooSlow, within
+from attn_tutorial.exercises.limits import PATIENCE, TooLong, TooSlow, within
 
 __all__ = ["Fault", "described", "difference", "outcome", "plain", "same", "written"]
 
@@ -50,13 +50,23 @@ class _Bounded(io.StringIO):
 
 
 def outcome(function: Callable, arguments: tuple, seconds: float) -> object:
-    """Call a function on copies of the arguments; return its value, or a ``Fault``."""
+    """Call a function on copies of the arguments; return its value, or a ``Fault``.
+
+    It may compute for so many seconds, and ``PATIENCE`` times as long by the clock.
+    """
     given = copy.deepcopy(arguments)
     try:
         with redirect_stdout(_Bounded()), within(seconds):
             value = function(*given)
+    except TooLong:
+        text = (
+            "no answer within {wall:g} s, and less than {seconds:g} s of them were "
+            "spent computing: does it sleep, or wait for something? If not, this "
+            "machine is busy, and you should try again"
+        )
+        return Fault("slow", say(text, seconds=seconds, wall=PATIENCE * seconds))
     except TooSlow:
-        text = "no answer within {seconds:g} s: a loop that never ends?"
+        text = "no answer after {seconds:g} s of computing: a loop that never ends?"
         return Fault("slow", say(text, seconds=seconds))
     except (Exception, SystemExit) as error:
         return Fault("error", _told(error))

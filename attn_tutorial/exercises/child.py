@@ -14,6 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import CodeType
 
 import torch
 
@@ -120,13 +121,30 @@ def _run(cells: list[str], send: Callable[[dict], None]) -> None:
     names = {"__name__": "__main__", "math": math, "torch": torch, "at": at}
     names["check"] = at.exercises.check
     for number, source in enumerate(cells):
+        magic = CELL_MAGIC.match(source)
+        if magic and magic[1] not in RUNS:
+            note = f"skipped, since %%{magic[1]} is not run here"
+            send({"cell": number, "note": note})
+            continue
         try:
-            exec(compile(_without_magic(source), f"<cell {number}>", "exec"), names)
-        except (Exception, SystemExit) as error:
+            exec(_compiled(source, f"<cell {number}>"), names)
+        except BaseException as error:  # an exit or an interrupt ends its cell alone
             text = traceback.format_exception_only(error)[-1].strip()
             send({"cell": number, "error": text[:300]})
 
 
-def _without_magic(source: str) -> str:
-    """Lines for IPython, such as %pip, do nothing here."""
-    return re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE)
+# What is for IPython. A cell's magic is its first line; some run the rest as Python.
+
+CELL_MAGIC = re.compile(r"\s*%%([\w!]+)")
+RUNS = {"capture", "prun", "time", "timeit"}
+TIMED = re.compile(r"^(\s*)%time\s+(?=\S)", re.MULTILINE)
+LINE_MAGIC = re.compile(r"^(\s*)([%!?].*|[\w.]+\?\??[ \t]*)$", re.MULTILINE)
+
+
+def _compiled(source: str, file: str) -> CodeType:
+    """A cell as code; lines for IPython, such as %pip, do nothing here."""
+    try:
+        return compile(source, file, "exec")
+    except SyntaxError:
+        source = LINE_MAGIC.sub(r"\1pass", TIMED.sub(r"\1", source))
+        return compile(source, file, "exec")

@@ -47,7 +47,7 @@ class Limits:
 
     Attributes:
         seconds: Of wall-clock time, for all cells together.
-        case_seconds: For one call of a function.
+        case_seconds: Of processor time, for one call of a function.
         memory: Bytes of private memory.
     """
 
@@ -66,6 +66,7 @@ class Grade:
         results: An entry for each exercise that counts.
         errors: Of cells that raised one.
         printed: The end of what it printed.
+        notes: On cells that were not run.
     """
 
     ended: str
@@ -73,6 +74,7 @@ class Grade:
     results: list[dict]
     errors: list[str] = field(default_factory=list)
     printed: str = ""
+    notes: list[str] = field(default_factory=list)
 
     @property
     def points(self) -> float:
@@ -119,15 +121,17 @@ def grade(
     finally:
         _remove(folder)
     results = [_result(e, run.answers.get(e.id, {}), seed) for e in counted]
-    return Grade(run.ended, run.walls, results, run.errors, run.printed)
+    return Grade(run.ended, run.walls, results, run.errors, run.printed, run.notes)
 
 
 def _sources(notebook: dict) -> list[str]:
     found = notebook.get("cells") if isinstance(notebook, dict) else None
     if not isinstance(found, list):
         raise ValueError("no notebook: it has no cells")
-    code = [cell for cell in found if cell.get("cell_type") == "code"]
-    return ["".join(cell.get("source", "")) for cell in code]
+    cells = [cell for cell in found if isinstance(cell, dict)]
+    code = [cell.get("source") for cell in cells if cell.get("cell_type") == "code"]
+    lines = [[source] if isinstance(source, str) else source for source in code]
+    return ["".join(map(str, some)) if isinstance(some, list) else "" for some in lines]
 
 
 def _named(sources: list[str]) -> tuple[Exercise, ...]:
@@ -201,6 +205,7 @@ class _Run:
         self.answers: dict[str, dict] = {}
         self.walls: list[str] = []
         self.errors: list[str] = []
+        self.notes: list[str] = []
         self.printed = ""
         self.done = False
         read, write = os.pipe()
@@ -209,7 +214,12 @@ class _Run:
         tail = _Tail(process.stdout)
         feeder = threading.Thread(target=_feed, args=(process.stdin, job), daemon=True)
         feeder.start()
-        sent, stopped = _received(read, limits.seconds, job["folder"])
+        try:
+            sent, stopped = _received(read, limits.seconds, job["folder"])
+        except BaseException:  # whoever grades has lost patience
+            process.kill()
+            process.wait()
+            raise
         self._take(sent)
         self.ended = _ended(process, self.done, stopped)
         self.printed = tail.text()
@@ -228,9 +238,10 @@ class _Run:
             self.answers[str(message.get("id"))] = message["answers"]
         if isinstance(message.get("walls"), list) and not self.walls:
             self.walls = [str(wall) for wall in message["walls"]]
-        if "error" in message:
-            text = f"cell {message.get('cell')}: {message['error']}"
-            self.errors.append(wire.printable(text))
+        for kind, kept in (("error", self.errors), ("note", self.notes)):
+            if kind in message:
+                text = f"cell {message.get('cell')}: {message[kind]}"
+                kept.append(wire.printable(text))
         self.done = self.done or message.get("done") is True
 
 

@@ -40,7 +40,7 @@ from attn_tutorial.exercises.languages import say
 __all__ = ["Report", "Verdict", "judge", "judge_outcomes", "judge_part"]
 
 RETURNS_NONE = "not answered yet: it returns None"
-SECONDS = 2.0  # for one call of somebody's function
+SECONDS = 2.0  # of processor time, for one call of somebody's function
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def first_of(self, position):
     const layers = countLayers(weights);
     const view = { weights, choices: Array.from({ length: layers }, () =>
       ({ kind: "full", size: 8 })), position: 0, layer: 0, head: 0, lost: false };
-    const text = h("textarea", { spellcheck: "false", rows: 9, input: () => soon(view) });
+    const text = h("textarea", { spellcheck: "false", rows: 7, input: () => soon(view) });
     text.value = SAMPLE;
     view.parts = { text, ...outputs(view) };
     place.replaceChildren(labelled("your text", text), layerForm(view),
@@ -71,13 +71,14 @@ def first_of(self, position):
       return h("fieldset", {}, h("legend", {}, `Layer ${layer + 1}`),
         labelled("looks at", kind), labelled("of size", size));
     });
-    return h("div", { class: "lab-composer" }, ...sets);
+    return h("div", { class: "lab-composer lab-layers" }, ...sets);
   }
 
   /** The places of the results, and the controls beside them. */
   function outputs(view) {
     const verdict = h("p", { role: "status", class: "lab-status" });
-    const letters = h("div", { class: "lab-letters" });
+    const letters = h("div", { class: "lab-letters", role: "group",
+      "aria-label": "what was read: each byte on the colour of its cost" });
     const said = h("p", { "aria-live": "polite" });
     const next = h("div"), map = h("canvas", { role: "img", class: "lab-map" });
     const position = h("input", { type: "range", min: 0, value: 0,
