@@ -20,7 +20,6 @@ AWAITED = {
     "deep_recall",
     "headline",
     "headline_adamw",
-    "layer_search",
     "trajectories",
 }
 
