@@ -46,10 +46,6 @@
     for (const aside of document.querySelectorAll(".bd-article .beside")) watch.observe(aside);
     crowded.addEventListener("change", decide);
   }
-  addEventListener("DOMContentLoaded", makeWay);
-
-  if (document.readyState === "loading") addEventListener("DOMContentLoaded", tidyCells);
-  else tidyCells();
 
   // To the same place in the other language: sections have one address in both.
   addEventListener("click", ({ target }) => {
@@ -58,6 +54,8 @@
 
   addEventListener("resize", fitTables);
   addEventListener("DOMContentLoaded", () => {
+    tidyCells();
+    makeWay();
     fitTables();
     document.fonts?.ready.then(fitTables);
   });
