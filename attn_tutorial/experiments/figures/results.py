@@ -36,6 +36,7 @@ from attn_tutorial.experiments.models import WINDOWS
 from attn_tutorial.experiments.records import Run, Runs
 from attn_tutorial.experiments.studies.language_model import BANDS
 from attn_tutorial.experiments.studies.latch import VALUES, edge
+from attn_tutorial.experiments.studies.layer_search import full_layers, listed
 from attn_tutorial.experiments.studies.optimisers import best_rates
 from attn_tutorial.pictures.plots import COLORS, CYCLE, MARKERS, Picture, lines, picture
 
@@ -187,9 +188,7 @@ def placements(
     """Draw test bits of every placement of full layers, fewest first."""
 
     def named(run: Run) -> str:
-        layers = run.setting["pattern"].split(", ")
-        full = [str(k) for k, name in enumerate(layers, 1) if name == "full"]
-        return f"full: {' '.join(full) or 'none'}"
+        return f"full: {listed(full_layers(run.setting['pattern']))}"
 
     ordered = sorted(runs, key=lambda run: run.setting["pattern"].count("full"))
     xlabel = "test bits per byte"

@@ -27,6 +27,8 @@ __all__ = [
     "QUESTION",
     "TUNING",
     "TURNS",
+    "full_layers",
+    "listed",
     "placement",
     "recovered",
     "searched",
@@ -56,6 +58,26 @@ def placement(full: Sequence[int]) -> str:
         'local 16, full, local 16, full'
     """
     return ", ".join("full" if k in full else NEAR for k in range(LAYERS))
+
+
+def full_layers(pattern: str) -> Layers:
+    """Which layers a placement keeps full, from 0.
+
+    Example:
+        >>> full_layers("local 16, full, local 16, full")
+        (1, 3)
+    """
+    return tuple(k for k, name in enumerate(pattern.split(", ")) if name == "full")
+
+
+def listed(full: Layers) -> str:
+    """Layers in words, counted from 1.
+
+    Example:
+        >>> listed((1, 3)), listed(())
+        ('2 4', 'none')
+    """
+    return " ".join(str(k + 1) for k in full) or "none"
 
 
 def settings(quick: bool) -> list[Setting]:
@@ -128,11 +150,13 @@ def recovered(bits_of: Sequence[float], full: Layers) -> float:
 def report(runs: Runs) -> str:
     """Bits of each trained placement; then what the search found in dense models."""
     rows = []
-    for group, part in runs.groups("pattern", "lr"):
+    for (pattern, rate), part in runs.groups("pattern", "lr"):
         cache = f"{part[0].result['kv_bytes'] / 1024:.0f}"
-        spreads = (part.spread(f"{name}_bits") for name in ("validation", "test"))
-        rows.append((*group, len(part), cache, *spreads))
-    header = ("layers", "rate", "seeds", "cache KB", "validation bits", "test bits")
+        spreads = (part.spread(f"{name}_bits") for name in PARTS)
+        full = listed(full_layers(pattern))
+        rows.append((full, rate, len(part), cache, *spreads))
+    header = ("full layers", "rate", "seeds", "cache KB")
+    header += ("validation bits", "test bits")
     return f"{table(header, rows)}\n\n{found(runs)}"
 
 
@@ -146,13 +170,8 @@ def found(runs: Runs) -> str:
             several = [full for full in EVERY if len(full) == count]
             picks = (searched(chosen_by, count), turns, min(several, key=known.get))
             cells = (
-                f"{_names(full)}: {recovered(judged_by, full):.2f}" for full in picks
+                f"{listed(full)}: {recovered(judged_by, full):.2f}" for full in picks
             )
             rows.append((run.seed, count, *cells))
     header = ("seed", "full layers", "search", "taking turns", "best of all")
     return table(header, rows)
-
-
-def _names(full: Layers) -> str:
-    """Layers, counted from 1."""
-    return " ".join(str(k + 1) for k in full)
