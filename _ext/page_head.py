@@ -4,6 +4,8 @@
   engines and for the card that a link becomes elsewhere.
 * ``sitemap.xml`` and ``404.html``.
 * No half megabyte of icons: the pages draw their own (``book/_assets/icons.css``).
+* Style sheets of one page on that page alone: what they ask of an article with
+  ``:has()``, a browser asks again of every element whenever a slider moves.
 """
 
 import re
@@ -14,6 +16,8 @@ from xml.sax.saxutils import escape
 
 LONGEST = 200  # characters of a description
 UNLISTED = ("genindex", "py-modindex", "search", "_modules/")
+# A style sheet -> the class that it is for.
+OF_ONE_PAGE = {"first_page.css": "masks", "sheet.css": "sheet"}
 HEAVY = ("scripts/fontawesome.js", "vendor/fontawesome")
 FONT_AWESOME = re.compile(
     r"@font-face\{[^}]*(?:Font Awesome|FontAwesome)[^}]*\}"
@@ -41,6 +45,20 @@ def describe(app, pagename, templatename, context, doctree):
         context["description"] = shortened(paragraph.astext())
         context["html_baseurl"] = app.config.html_baseurl
         return
+
+
+def drop_other_sheets(app, pagename, templatename, context, doctree):
+    body = context.get("body", "")
+    useless = [
+        f"_static/{sheet}"
+        for sheet, name in OF_ONE_PAGE.items()
+        if not re.search(rf'class="(?:[^"]* )?{name}[ "]', body)
+    ]
+    context["css_files"][:] = [
+        asset
+        for asset in context["css_files"]
+        if getattr(asset, "filename", None) not in useless
+    ]
 
 
 def write_sitemap(app, names):
@@ -87,5 +105,6 @@ def finish_site(app, exception):
 def setup(app):
     """Connect the hooks."""
     app.connect("html-page-context", describe)
+    app.connect("html-page-context", drop_other_sheets)
     app.connect("build-finished", finish_site)
     return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}

@@ -309,6 +309,15 @@ def test_a_page_says_what_it_is_about(name):
     assert "fontawesome" not in html
 
 
+@pytest.mark.parametrize("name", CONTENT)
+def test_a_style_sheet_of_one_page_is_loaded_by_that_page_alone(name):
+    """On a page with explorers, its rules make each move of a slider several times dearer."""
+    html = (HTML / name).read_text(encoding="utf-8")
+    for sheet, kind in (("first_page.css", "masks"), ("sheet.css", "sheet")):
+        wanted = re.search(rf'class="(?:[^"]* )?{kind}[ "]', html) is not None
+        assert (f"_static/{sheet}" in html) == wanted, sheet
+
+
 def test_every_recorded_experiment_has_its_figure():
     html = (HTML / "book" / "experiments.html").read_text(encoding="utf-8")
     source = (ROOT / "book" / "experiments.md").read_text(encoding="utf-8")
