@@ -3,6 +3,7 @@
 import ast
 import builtins
 import csv
+import itertools
 import json
 import math
 import os
@@ -25,7 +26,7 @@ import attn_tutorial as at
 from attn_tutorial import exercises as ex
 from attn_tutorial.exercises import gradebook, judging, limits, notebooks, wire
 from attn_tutorial.exercises.__main__ import main
-from attn_tutorial.exercises.calls import Fault
+from attn_tutorial.exercises.calls import Fault, outcome
 from attn_tutorial.exercises.collection import CHAPTERS, chapter_of, exercises, find
 from attn_tutorial.exercises.exercise import (
     Choice,
@@ -36,7 +37,7 @@ from attn_tutorial.exercises.exercise import (
     Several,
 )
 from attn_tutorial.exercises.grading import Grade, Limits, grade
-from attn_tutorial.exercises.judging import judge_part
+from attn_tutorial.exercises.judging import CHANGES, judge_part
 from attn_tutorial.exercises.overview import overview
 from attn_tutorial.exercises.quizzes import in_html, quiz_markdown
 
@@ -208,6 +209,90 @@ def test_each_known_mistake_is_named_as_itself(part, seed):
         assert finding.mistake == mistake.name
         assert mistake.text in finding.text
         assert "expected" in finding.text or "Error" in finding.text
+
+
+def is_mask(value):
+    return isinstance(value, torch.Tensor) and value.dtype == torch.bool
+
+
+MASKS = [
+    part
+    for param in FUNCTIONS
+    for part in param.values
+    if is_mask(part.reference(*next(iter(part.cases(0)))))
+]
+
+
+def laid_over(part, one, other):
+    """A function that is wrong wherever one of two wrong masks is."""
+
+    def function(*arguments):
+        want = part.reference(*arguments)
+        return want ^ ((one(*arguments) ^ want) | (other(*arguments) ^ want))
+
+    return function
+
+
+def masks_of_its_size(part):
+    """The mistakes whose outcomes can be laid over the right ones."""
+    cases = list(part.cases(0))
+    wanted = [part.reference(*case) for case in cases]
+    for mistake in part.mistakes:
+        got = [outcome(mistake.function, case, 2.0) for case in cases]
+        pairs = zip(got, wanted, strict=True)
+        if all(is_mask(x) and x.shape == want.shape for x, want in pairs):
+            yield mistake
+
+
+def overlaid(part):
+    """Pairs of mistakes in one mask, with what is said of both at once."""
+    for one, other in itertools.combinations(masks_of_its_size(part), 2):
+        function = laid_over(part, one.function, other.function)
+        yield one, other, judge_part(part, function)
+
+
+def test_two_mistakes_in_one_mask_are_both_named():
+    named = []
+    for part in MASKS:
+        known = {mistake.name for mistake in part.mistakes} | CHANGES.keys()
+        for one, other, finding in overlaid(part):
+            if finding.mistake in known:  # one of them hides the other
+                continue
+            named.append(finding.mistake == f"{one.name} + {other.name}")
+            if named[-1]:
+                assert one.text in finding.text and other.text in finding.text
+            else:  # two others that make the same masks
+                assert set(finding.mistake.split(" + ")) <= known
+    assert len(named) > 100 and sum(named) >= 0.95 * len(named)
+
+
+def pair_kept(rule):
+    """A mask of n tokens from a rule for i - j and w, bool (n, n)."""
+
+    def causal_window(n, w):
+        i, j = torch.arange(n)[:, None], torch.arange(n)[None, :]
+        return rule(i - j, w)
+
+    return causal_window
+
+
+@pytest.mark.parametrize(
+    ("rule", "named"),
+    [
+        (lambda d, w: d.abs() < w, "one key too few + mirrored"),
+        (lambda d, w: (d > 0) & (d <= w + 1), "one key too many + itself forgotten"),
+        (lambda d, w: (-d >= 0) & (-d <= w + 1), "one key too many + transposed"),
+        (lambda d, w: ~((d >= 0) & (d < w)), "one key too few + inverted"),
+        (lambda d, w: ~((-d >= 0) & (-d <= w)), "transposed + inverted"),
+        (lambda d, w: ((d >= 0) & (d < w)).long(), "one key too few + integers"),
+    ],
+)
+def test_two_mistakes_that_a_student_makes_are_both_named(rule, named):
+    (part,) = find("local-8").parts
+    finding = judge_part(part, pair_kept(rule))
+    assert finding.mistake == named
+    assert finding.text.startswith("These are two mistakes at once. ")
+    assert "causal_window(n=" in finding.text, "with the smallest example"
 
 
 def test_each_known_wrong_number_is_named():

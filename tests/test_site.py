@@ -311,7 +311,7 @@ def test_a_page_says_what_it_is_about(name):
 
 @pytest.mark.parametrize("name", CONTENT)
 def test_a_style_sheet_of_one_page_is_loaded_by_that_page_alone(name):
-    """On a page with explorers, its rules make each move of a slider several times dearer."""
+    """On a page with explorers, its rules make each step of a slider dear."""
     html = (HTML / name).read_text(encoding="utf-8")
     for sheet, kind in (("first_page.css", "masks"), ("sheet.css", "sheet")):
         wanted = re.search(rf'class="(?:[^"]* )?{kind}[ "]', html) is not None

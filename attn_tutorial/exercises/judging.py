@@ -10,6 +10,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -323,11 +324,15 @@ def judge_outcomes(part: Function, outcomes: list[object], seed: int) -> Verdict
 def _recognised(
     part: Function, cases: list, outcomes: list, expected: list
 ) -> tuple[str, str] | None:
+    """The name of a mistake that explains all outcomes, or of two, with its text."""
+    known = {}
     for mistake in part.mistakes:
         theirs = [outcome(mistake.function, case, SECONDS) for case in cases]
         if _agree(outcomes, theirs, part.tolerance):
             return mistake.name, mistake.text
-    return _told_by_shape(outcomes, expected, part.tolerance)
+        known[mistake.name, mistake.text] = theirs
+    by_shape = _told_by_shape(outcomes, expected, part.tolerance)
+    return by_shape or _two_at_once(known, outcomes, expected, part.tolerance)
 
 
 def _agree(outcomes: list, others: list, tolerance: float) -> bool:
@@ -347,12 +352,53 @@ def _told_by_shape(
     return None
 
 
+def _two_at_once(
+    known: dict[tuple[str, str], list], outcomes: list, expected: list, tolerance: float
+) -> tuple[str, str] | None:
+    """Two mistakes that explain the outcomes together: both names, both texts.
+
+    The second is one that any function can make, or one more of a mask's own.
+    """
+    shapes = {
+        (n, t): [change(x) for x in expected] for n, (t, change) in CHANGES.items()
+    }
+    for first, theirs in (known | shapes).items():
+        second = _told_by_shape(outcomes, theirs, tolerance)
+        if second is not None:
+            return _both(first, second)
+    for (first, ones), (second, others) in combinations(known.items(), 2):
+        laid = map(_laid_over, ones, others, expected)
+        if _agree(outcomes, list(laid), tolerance):
+            return _both(first, second)
+    return None
+
+
+def _both(first: tuple[str, str], second: tuple[str, str]) -> tuple[str, str]:
+    texts = {"first": say(first[1]), "second": say(second[1])}
+    text = say("These are two mistakes at once. {first} {second}", **texts)
+    return f"{first[0]} + {second[0]}", text
+
+
+def _laid_over(one: object, other: object, want: object) -> object:
+    """The mask that is wrong wherever one of two is; None for what is no mask."""
+    if not all(isinstance(x, Tensor) and x.dtype == torch.bool for x in (one, other)):
+        return None
+    if not one.shape == other.shape == want.shape:
+        return None
+    return want ^ ((one ^ want) | (other ^ want))
+
+
 def _of_tensors(change: Callable[[Tensor], Tensor]) -> Callable[[object], object]:
     return lambda x: change(x) if isinstance(x, Tensor) else x
 
 
 def _transposed(x: Tensor) -> Tensor:
     return x.mT if x.ndim >= 2 else x
+
+
+def _mirrored(x: Tensor) -> Tensor:
+    square = x.ndim >= 2 and x.shape[-1] == x.shape[-2]
+    return x | x.mT if square and x.dtype == torch.bool else x
 
 
 def _added(x: Tensor) -> Tensor:
@@ -377,6 +423,11 @@ CHANGES = {
     "inverted": (
         "Keep and ignore are inverted: True means attend.",
         _of_tensors(_inverted),
+    ),
+    "mirrored": (
+        "Each kept pair is kept the other way round as well: is the condition on the "
+        "direction missing?",
+        _of_tensors(_mirrored),
     ),
     "integers": (
         "The mask has numbers where it should have truth values: use a comparison, "
