@@ -22,7 +22,6 @@ __all__ = [
     "filled",
     "messages",
     "says",
-    "texts",
     "translated",
 ]
 
@@ -123,7 +122,7 @@ def _changed(markup: str, translate: Translate) -> str:
     parts = TAG.split(markup)
     for k in range(1, len(parts), 2):
         parts[k] = AXES.sub(in_axes, SPOKEN.sub(in_markup, parts[k]))
-    for places in texts(parts):
+    for places in _texts(parts):
         _put(parts, places, translate)
     for k in range(2, len(parts), 2):
         if parts[k - 1] == "<script>":
@@ -140,7 +139,7 @@ def _put(parts: list[str], places: list[int], translate: Translate) -> None:
         parts[k] = html.escape(line) if line != html.unescape(parts[k]) else parts[k]
 
 
-def texts(parts: list[str]) -> Iterator[list[int]]:
+def _texts(parts: list[str]) -> Iterator[list[int]]:
     """Where texts stand in markup that is split at its tags; lines of one together."""
     k = 2
     while k < len(parts):
@@ -155,11 +154,11 @@ def texts(parts: list[str]) -> Iterator[list[int]]:
 
 def _goes_on(parts: list[str], k: int) -> bool:
     """Whether a text is followed by a line that belongs to it."""
-    if parts[k + 1 : k + 3] != ["</text>", ""] or not parts[k + 3].startswith("<text "):
+    if parts[k + 1 : k + 3] != ["</text>", ""]:
         return False
-    here, there = (
-        dict(re.findall(r'([\w-]+)="([^"]*)"', parts[j])) for j in (k - 1, k + 3)
-    )
-    size = float(here.get("font-size", 14))
+    tags = parts[k - 1], parts[k + 3]
+    if not all(tag.startswith("<text ") for tag in tags):
+        return False
+    here, there = (dict(re.findall(r'([\w-]+)="([^"]*)"', tag)) for tag in tags)
     step = float(there.pop("y")) - float(here.pop("y"))
-    return here == there and 0 < step <= LINE * size
+    return here == there and 0 < step <= LINE * float(here.get("font-size", 14))
