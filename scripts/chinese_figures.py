@@ -13,6 +13,7 @@ import html
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 __all__ = [
@@ -75,16 +76,21 @@ def faults(message: str, translation: str) -> list[str]:
     return [f"{more} lines too many"] if more > 0 else []
 
 
-def messages(path: Path) -> list[str]:
+def messages(path: Path) -> tuple[str, ...]:
     """The messages of a chapter's figures in order, each once."""
+    return _messages(path.read_text(encoding="utf-8"))
+
+
+@cache
+def _messages(text: str) -> tuple[str, ...]:
     found: dict[str, None] = {}
 
     def note(message: str) -> str:
         found[message] = None
         return message
 
-    translated(path.read_text(encoding="utf-8"), note)
-    return list(found)
+    translated(text, note)
+    return tuple(found)
 
 
 # Chapters.
