@@ -30,7 +30,7 @@ def catalogue(name):
 @cache
 def translated_pages():
     """The documents that have a catalogue."""
-    names = {path.stem for path in CATALOGUES.glob("*.po")} - {"frame"}
+    names = {path.stem for path in CATALOGUES.glob("*.po")} - {"figures", "frame"}
     chapters = {path.stem for path in ROOT.glob("notebooks/*.ipynb")}
     return {f"{'notebooks' if n in chapters else 'book'}/{n}" for n in names}
 

@@ -27,12 +27,14 @@ from babel.messages.catalog import Catalog
 from babel.messages.pofile import read_po, write_po
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "_ext"))
+import chinese_figures
 import first_page
 import paragraphs
 import twins
 
 ROOT = Path(__file__).resolve().parents[1]
 CATALOGUES = ROOT / "book" / "locale" / "zh_CN" / "LC_MESSAGES"
+SHARED = ("figures", "frame")  # catalogues that belong to no page
 HEADER = """msgid ""
 msgstr ""
 "Language: zh_CN\\n"
@@ -63,7 +65,7 @@ def source_of_document(document: str) -> Path:
 
 def names() -> list[str]:
     """The names of the pages and chapters that have a catalogue."""
-    return sorted(path.stem for path in CATALOGUES.glob("*.po") if path.stem != "frame")
+    return sorted({path.stem for path in CATALOGUES.glob("*.po")} - {*SHARED})
 
 
 def is_translated(document: str) -> bool:
@@ -73,8 +75,8 @@ def is_translated(document: str) -> bool:
 
 
 def catalogues() -> list[str]:
-    """All catalogues: those of pages, of the frame, of the exercises' messages."""
-    return [*names(), "frame", "messages"]
+    """All catalogues: of pages, figures, the frame, and what the exercises say."""
+    return [*names(), *SHARED, "messages"]
 
 
 def read(name: str) -> Catalog:
@@ -105,12 +107,22 @@ def write(name: str, catalogue: Catalog) -> None:
 
 
 def wanted(name: str) -> list[str]:
-    """The messages that a catalogue should have: a page's, or those of the frame."""
+    """The messages that a catalogue should have: a page's, or those of all of them."""
+    if name == "figures":
+        return figure_messages()
     if name == "frame":
         return frame_messages()
     if name == "messages":
         return exercise_messages()
     return paragraphs.messages(source_of(name))
+
+
+def figure_messages() -> list[str]:
+    """What the figures of translated chapters say."""
+    paths = (source_of(name) for name in names())
+    chapters = (path for path in paths if path.suffix == ".ipynb")
+    found = (m for path in chapters for m in chinese_figures.messages(path))
+    return list(dict.fromkeys(found))
 
 
 def frame_messages() -> list[str]:
@@ -200,7 +212,7 @@ def extract(name: str) -> None:
     for message in wanted(name):
         template.add(message)
     # Near misses help with paragraphs; among short messages they cost minutes.
-    catalogue.update(template, no_fuzzy_matching=name == "messages")
+    catalogue.update(template, no_fuzzy_matching=name in ("figures", "messages"))
     for message in catalogue:
         message.locations = []
     write(name, catalogue)
@@ -258,7 +270,10 @@ def faults(name: str) -> list[str]:
     for m in wanted(name):
         known = catalogue.get(m)
         if known and known.string:
-            found += [f"{name}: {f}: {m[:70]!r}" for f in twins.faults(m, known.string)]
+            unlike = twins.faults(m, known.string)
+            if name == "figures":
+                unlike += chinese_figures.faults(m, known.string)
+            found += [f"{name}: {fault}: {m[:70]!r}" for fault in unlike]
     return found
 
 

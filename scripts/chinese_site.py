@@ -15,9 +15,11 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import chinese
+import chinese_figures
 import paragraphs
 import yaml
 
@@ -110,19 +112,25 @@ def keep(path: Path, text: str, suffix: str) -> None:
 
 def translated(path: Path) -> str:
     """A page in Chinese; what has no translation stands in English, with a mark."""
-    catalogue, stale = chinese.read(path.stem), set(chinese.stale(path.stem))
+    of, stale = known(path.stem)
     headings = set(paragraphs.headings(path))
-
-    def of(message: str) -> str:
-        return message if message in stale else catalogue.get(message).string
 
     def marked(message: str) -> str:
         unmarked = message not in stale or message in headings
         return of(message) if unmarked else mark(message)
 
-    text = paragraphs.translated(path, marked, of)
+    text = paragraphs.translated(path, marked)
+    if path.suffix == ".ipynb":
+        text = chinese_figures.translated(text, known("figures")[0])
     # A link within the page needs its name, where the heading's words have changed.
     return re.sub(r"\]\(#", f"]({path.name}#", text)
+
+
+def known(name: str) -> tuple[Callable[[str], str], set[str]]:
+    """A catalogue's translations, messages themselves for those that are stale."""
+    stale = set(chinese.stale(name))
+    catalogue = {m.id: m.string for m in chinese.read(name) if m.id not in stale}
+    return lambda message: catalogue.get(message, message), stale
 
 
 def mark(message: str) -> str:

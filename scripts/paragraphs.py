@@ -1,13 +1,12 @@
 """Cut a page or a chapter into what is translated, and put a translation back.
 
-A message is one paragraph, heading, list item, row of a table, summary of a fold, title
-of a card, or description of a figure. Code, displayed formulas, options of directives
-and labels are none: they stand in every edition as they are.
+A message is one paragraph, heading, list item, row of a table, summary of a fold or
+title of a card. Code, displayed formulas, options of directives and labels are none:
+they stand in every edition as they are. What figures say: ``chinese_figures.py``.
 """
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -24,7 +23,6 @@ FIXED = re.compile(
     r" *$|:{3,}|:[\w-]+:|\([\w-]+\)=$|</?[a-z]|\|[-:| ]+\|$|!\[|---$"  # nothing to say
 )
 WORDLESS = re.compile(r"\$[^$]*\$|`[^`]*`|\]\([^)]*\)|<[^>]*>|&\w+;")
-LABEL = re.compile(r'(<svg [^>]*?aria-label=")([^"]*)(")')
 
 Piece = tuple[str, bool]
 
@@ -96,41 +94,22 @@ def _changed(text: str, translate: Translate) -> str:
     return "".join(parts)
 
 
-def translated(
-    path: Path, translate: Translate, describe: Translate | None = None
-) -> str:
+def translated(path: Path, translate: Translate) -> str:
     """A file's text with every message changed.
 
     Args:
         path: A page (.md) or a chapter (.ipynb).
         translate: From a message to what stands for it.
-        describe: The same for descriptions of figures; ``translate`` if None.
     """
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".md":
         return _changed(text, translate)
     notebook = json.loads(text)
     for cell in notebook["cells"]:
-        _change_cell(cell, translate, describe or translate)
+        if cell["cell_type"] == "markdown":
+            source = _changed("".join(cell["source"]), translate)
+            cell["source"] = source.splitlines(keepends=True)
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
-
-
-def _change_cell(cell: dict, translate: Translate, describe: Translate) -> None:
-    if cell["cell_type"] == "markdown":
-        source = _changed("".join(cell["source"]), translate)
-        cell["source"] = source.splitlines(keepends=True)
-    image = cell["metadata"].get("mystnb", {}).get("image", {})
-    if "alt" in image:
-        image["alt"] = describe(image["alt"])
-    for output in cell.get("outputs", []):
-        drawn = "".join(output.get("data", {}).get("text/html", ""))
-        if drawn and "attn-x" not in drawn:  # explorers name their frames in English
-            drawn = LABEL.sub(lambda match: _label(match, describe), drawn)
-            output["data"]["text/html"] = drawn.splitlines(keepends=True)
-
-
-def _label(match: re.Match, describe: Translate) -> str:
-    return match[1] + html.escape(describe(html.unescape(match[2]))) + match[3]
 
 
 def messages(path: Path) -> list[str]:

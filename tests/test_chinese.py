@@ -1,7 +1,10 @@
 """The Chinese edition: whole, equal in every number, and of one voice."""
 
+import html
+import json
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from attn_tutorial.exercises import assess, languages
 
 sys.path.insert(0, str(ROOT / "scripts"))
 import chinese
+import chinese_figures
 import chinese_site
 import paragraphs
 import twins
@@ -21,12 +25,16 @@ CJK = "[\u4e00-\u9fff]"
 
 
 def entries(name: str) -> list[tuple[str, str]]:
-    """Messages with their translations, where there are any."""
+    """Messages with their translations, where there are any; figures with numbers."""
     catalogue = chinese.read(name)
     known = ((m, catalogue.get(m)) for m in chinese.wanted(name))
-    return [(m, entry.string) for m, entry in known if entry and entry.string]
+    found = [(m, entry.string) for m, entry in known if entry and entry.string]
+    if name == "figures":
+        found = [tuple(ENTRY.sub(r"\1", text) for text in pair) for pair in found]
+    return found
 
 
+ENTRY = chinese_figures.ENTRY
 ROLE = re.compile(r"\{([\w:]+)\}`(?:([^`<]*?) <)?[^`]*`")
 QUOTED = re.findall(
     r"^> (.+)", (ROOT / "book/source_document.md").read_text("utf-8"), re.M
@@ -177,6 +185,97 @@ def test_large_numbers_may_be_written_the_chinese_way():
     assert twins.numbers("2 million") != twins.numbers("2 万")
 
 
+# Figures.
+
+CHAPTERS = [path for path in FILES if path.suffix == ".ipynb"]
+DRAWING = """<style>.a>b{}</style><div aria-label="Kept pairs"
+ data-axes="[[&quot;w = 2&quot;, &quot;every pair&quot;]]"><button>Play</button>
+<svg aria-label="Of 1,024 pairs 94.5 are kept."><text x="9" y="16">All of its</text>
+<text x="9" y="16">A title of</text><text x="9" y="34">two lines</text>
+<text x="9" y="60">7</text><text x="9" y="80">a &lt; b</text></svg>
+<script>b.textContent=timer?'Pause':'Play';var other='Other';</script></div>"""
+SAID = [
+    "Kept pairs",
+    "every pair",
+    "Of {1} pairs {2} are kept.",
+    "Play",
+    "All of its",
+    "A title of\ntwo lines",
+    "Pause",
+]
+
+
+def chapter(markup: str) -> str:
+    """A notebook with one drawn output, and one that is printed."""
+    drawn = {"data": {"text/html": markup, "text/plain": "plain words"}}
+    cells = [{"cell_type": "code", "outputs": [drawn, {"text": "printed words"}]}]
+    return json.dumps({"cells": cells})
+
+
+def drawn(source: str) -> str:
+    return "".join(json.loads(source)["cells"][0]["outputs"][0]["data"]["text/html"])
+
+
+def test_words_of_figures_are_messages_and_numbers_are_not():
+    found = {}
+    chinese_figures.translated(chapter(DRAWING), lambda m: found.setdefault(m, m))
+    assert sorted(found) == sorted(SAID)
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_figures_without_translations_stay_as_they_are(path):
+    text = path.read_text(encoding="utf-8")
+    (ours, theirs) = map(json.loads, (chinese_figures.translated(text, str), text))
+    for cell, other in zip(ours["cells"], theirs["cells"], strict=True):
+        outputs = zip(cell.get("outputs", ()), other.get("outputs", ()), strict=True)
+        for output, like in outputs:
+            for kind, content in output.get("data", {}).items():
+                old, new = ("".join(x) for x in (like["data"][kind], content))
+                assert html.unescape(old) == html.unescape(new), kind
+
+
+def test_a_translation_has_the_numbers_of_its_figure_and_ends_at_its_last_line():
+    words = {"Of {1} pairs {2} are kept.": "保留 {2}，共 {1} 对。"}
+    words |= {"A title of\ntwo lines": "标题", "every pair": "<每一对>"}
+    source = chinese_figures.translated(chapter(DRAWING), lambda m: words.get(m, m))
+    assert 'aria-label="保留 94.5，共 1,024 对。"' in drawn(source)
+    assert '<text x="9" y="16"></text><text x="9" y="34">标题</text>' in drawn(source)
+    assert "&quot;w = 2&quot;, &quot;&lt;每一对&gt;&quot;" in drawn(source)
+    assert "plain words" in source and "printed words" in source
+
+
+def test_a_figure_without_its_translation_is_told_and_stays_english(monkeypatch):
+    read, lost = chinese.read, "A window keeps a band"
+    known = dict(entries("figures"))
+    assert re.search(CJK, known[lost])
+
+    def forgetful(name):
+        catalogue = read(name)
+        catalogue.delete(lost)
+        return catalogue
+
+    monkeypatch.setattr(chinese, "read", forgetful)
+    assert chinese.faults("figures") == [f"figures: not translated: {lost!r}"]
+    page = chinese_site.translated(chinese.source_of("local_attention"))
+    assert f">{lost}<" in page and known["Tiles of a window"] in page
+
+
+@pytest.mark.parametrize(
+    ("translation", "fault"),
+    [
+        ("{2} 对中的 {1} 对\n和更多", "1 lines too many"),
+        ("{2} 对中的 2 对", "placeholder '{1}"),
+        ("{2} 对中的 {1} 对，3 次", "number 3.0 is added"),
+    ],
+)
+def test_unequal_translations_of_figures_are_told(monkeypatch, translation, fault):
+    catalogue = chinese.Catalog(locale="zh_CN")
+    catalogue.add("{1} of {2} pairs", translation)
+    monkeypatch.setattr(chinese, "figure_messages", lambda: ["{1} of {2} pairs"])
+    monkeypatch.setattr(chinese, "read", lambda name: catalogue)
+    assert any(f"figures: {fault}" in found for found in chinese.faults("figures"))
+
+
 # One voice.
 
 # Of the terms in the glossary, those that have one translation wherever they stand.
@@ -295,6 +394,39 @@ def test_sections_have_one_address_in_both_languages(site, name):
     assert len(english) == len(ours) > 1
     same = [a == b for a, b in zip(english, ours, strict=True)]
     assert all(same), dict(zip(english, ours, strict=True))
+
+
+DRAWN = [name for name in TRANSLATED if name.startswith("notebooks/")]
+WRITTEN = re.compile(r"<(?:text|th|caption|label|button|option)\b[^>]*>([^<]+)")
+
+
+def written(page: Path) -> list[str]:
+    """What the figures of a page say, on paper and aloud."""
+    text = page.read_text(encoding="utf-8")
+    text = text[text.index("<article") : text.index("</article>")]
+    drawn = re.findall(r"<svg.*?</svg>|<table class=\"attn-t.*?</table>", text, re.S)
+    inside = "".join(drawn)
+    spoken = re.findall(r'<svg[^>]* aria-label="([^"]*)"', inside)
+    return [html.unescape(words) for words in (*WRITTEN.findall(inside), *spoken)]
+
+
+# English words that stay: those of examples, units and names.
+STAY = {
+    ENTRY.sub("#", message.string)
+    for message in chinese.read("figures")
+    if not re.search(CJK, message.string)
+}
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", DRAWN)
+def test_figures_speak_chinese_and_keep_their_numbers(site, name):
+    english, ours = written(HTML / name), written(HTML / "zh" / name)
+    for words in ours:
+        known = chinese_figures.NUMBER.sub("#", words) in STAY
+        assert known or re.search(CJK, words) or not re.search("[A-Za-z]{3}", words)
+    here, there = (chinese_figures.NUMBER.findall(" ".join(x)) for x in (english, ours))
+    assert Counter(here) == Counter(there) and here
 
 
 @pytest.mark.browser
