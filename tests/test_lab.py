@@ -174,7 +174,9 @@ def test_the_keyboard_and_the_mouse_choose_a_query(tab):
 def test_choosing_a_query_leaves_the_address_alone(tab):
     """Browsers drop calls for it after some hundred in ten seconds."""
     page = tab.open(COMPOSE)
-    page.evaluate("history.replaceState = (...change) => (globalThis.last = change)")
+    page.evaluate(
+        "() => { history.replaceState = (...change) => (globalThis.last = change); }"
+    )
     page.locator(".lab-picture").press("ArrowUp")
     assert page.locator(".lab-met").inner_text().startswith("Query 15")
     assert page.evaluate("globalThis.last ?? null") is None
