@@ -25,14 +25,30 @@ QUIET = {
     "app.update.disabledForTesting": True,
     "network.captive-portal-service.enabled": False,
     "network.connectivity-service.enabled": False,
+    "dom.webgpu.enabled": False,
     "ui.prefersReducedMotion": 1,
 }
-KEYS = {"ArrowRight": "\ue014", "Home": "\ue011", "End": "\ue010"}
+# Marionette relaxes these; a reader's Firefox does not.
+AS_FOR_READERS = """
+    for (const name of ["dom.navigation.navigationRateLimit.count",
+        "security.fileuri.strict_origin_policy"]) Services.prefs.clearUserPref(name);
+"""
+KEYS = {
+    "ArrowDown": "\ue015",
+    "ArrowRight": "\ue014",
+    "ArrowUp": "\ue013",
+    "End": "\ue010",
+    "Enter": "\ue007",
+    "Home": "\ue011",
+    "Tab": "\ue004",
+}
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 ERRORS = """
-    return Services.console.getMessageArray()
+    const messages = Services.console.getMessageArray();
+    Services.console.reset();
+    return messages
         .filter(m => m instanceof Ci.nsIScriptError && !(m.flags & m.warningFlag))
-        .filter(m => m.sourceName.startsWith(arguments[0]))
+        .filter(m => arguments[0].some(place => m.sourceName.startsWith(place)))
         .map(m => `${m.sourceName}:${m.lineNumber} ${m.errorMessage}`);
 """
 
@@ -51,11 +67,12 @@ def find_firefox() -> str | None:
 class Firefox:
     """One headless Firefox with one tab and a profile of its own."""
 
-    def __init__(self, program: str):
-        """Start it and wait until it listens."""
+    def __init__(self, program: str, preferences: dict | None = None):
+        """Start it, with preferences in place of the usual, until it listens."""
         self.profile = Path(tempfile.mkdtemp(prefix="firefox-"))
+        chosen = QUIET | (preferences or {})
         lines = (
-            f"user_pref({json.dumps(k)}, {json.dumps(v)});" for k, v in QUIET.items()
+            f"user_pref({json.dumps(k)}, {json.dumps(v)});" for k, v in chosen.items()
         )
         (self.profile / "user.js").write_text("\n".join(lines))
         flags = ["--headless", "--no-remote", "--marionette"]
@@ -68,6 +85,7 @@ class Firefox:
         )
         self._receive()
         self.version = self.ask("NewSession")["capabilities"]["browserVersion"]
+        self.run_inside(AS_FOR_READERS)
 
     def _port(self) -> int:
         file = self.profile / "MarionetteActivePort"
@@ -107,6 +125,14 @@ class Firefox:
         """Run a function's body in the page; a promise is waited for."""
         return self.ask("ExecuteScript", script=script, args=list(arguments))["value"]
 
+    def run_inside(self, script: str, *arguments):
+        """Run a function's body in the browser itself, outside of its page."""
+        self.ask("Marionette:SetContext", value="chrome")
+        try:
+            return self.run(script, *arguments)
+        finally:
+            self.ask("Marionette:SetContext", value="content")
+
     def find(self, selector: str) -> list[str]:
         """Elements of the page."""
         found = self.ask("FindElements", using="css selector", value=selector)
@@ -115,6 +141,17 @@ class Firefox:
     def press(self, element: str, key: str) -> None:
         """Press a key where an element has the focus."""
         self.ask("ElementSendKeys", id=element, text=KEYS.get(key, key))
+
+    def type(self, *words: str) -> None:
+        """Press and let go of keys where the focus is: named ones, or all of a text."""
+        keys = [key for word in words for key in KEYS.get(word, word)]
+        strokes = [
+            {"type": kind, "value": key}
+            for key in keys
+            for kind in ("keyDown", "keyUp")
+        ]
+        source = {"type": "key", "id": "keyboard", "actions": strokes}
+        self.ask("PerformActions", actions=[source])
 
     def click(self, element: str) -> None:
         """Click on an element."""
@@ -128,15 +165,9 @@ class Firefox:
             time.sleep(0.2)
         raise TimeoutError(condition)
 
-    def errors(self, site: str) -> list[str]:
-        """Script errors of a site's pages so far, and forget them."""
-        self.ask("Marionette:SetContext", value="chrome")
-        try:
-            found = self.run(ERRORS, site)
-            self.run("Services.console.reset()")
-            return found
-        finally:
-            self.ask("Marionette:SetContext", value="content")
+    def errors(self, *places: str) -> list[str]:
+        """Script errors so far, of pages whose addresses begin so, and forget them."""
+        return self.run_inside(ERRORS, places)
 
     def close(self) -> None:
         """End the program and remove its profile."""

@@ -171,6 +171,19 @@ def test_the_keyboard_and_the_mouse_choose_a_query(tab):
     tab.assert_clean()
 
 
+def test_choosing_a_query_leaves_the_address_alone(tab):
+    """Browsers drop calls for it after some hundred in ten seconds."""
+    page = tab.open(COMPOSE)
+    page.evaluate(
+        "() => { history.replaceState = (...change) => (globalThis.last = change); }"
+    )
+    page.locator(".lab-picture").press("ArrowUp")
+    assert page.locator(".lab-met").inner_text().startswith("Query 15")
+    assert page.evaluate("globalThis.last ?? null") is None
+    page.get_by_label("right").fill("2")
+    assert page.evaluate("globalThis.last")[2] == "#right=2"
+
+
 def meets_something(seed: int) -> bool:
     """Whether every query has a key: libraries differ where one has none."""
     state = state_of(seed)
@@ -237,20 +250,24 @@ def reading(seed: int) -> tuple[list, list]:
     return list(text), [choose() for _ in range(4)]
 
 
+def read_by_pytorch(model, text, patterns: list[str]) -> tuple:
+    """Scores after each byte, bits of each but the first, and each layer's maps."""
+    for block, pattern in zip(model.blocks, patterns, strict=True):
+        block.mixer.pattern = at.patterns.parse(pattern)
+    tokens = torch.tensor(list(text))
+    with torch.no_grad():
+        scores = model(tokens[None])[0]
+        maps = [layer[0] for layer in model.attention_maps(tokens[None])]
+    nats = torch.nn.functional.cross_entropy(scores[:-1], tokens[1:], reduction="none")
+    return scores, (nats / torch.log(torch.tensor(2.0))).tolist(), maps
+
+
 def test_scores_of_100_texts_and_patterns_are_pytorch_s(tab):
     readings = [reading(seed) for seed in range(100)]
     found, model = tab.open(MODEL).evaluate(READ, readings), lab_model.load()
     for (text, _), (patterns, scores, costs) in zip(readings, found, strict=True):
-        for block, pattern in zip(model.blocks, patterns, strict=True):
-            block.mixer.pattern = at.patterns.parse(pattern)
-        tokens = torch.tensor(text)
-        with torch.no_grad():
-            expected = model(tokens[None])[0]
+        expected, bits, _ = read_by_pytorch(model, text, patterns)
         assert float((torch.tensor(scores) - expected).abs().max()) < 1e-4, patterns
-        nats = torch.nn.functional.cross_entropy(
-            expected[:-1], tokens[1:], reduction="none"
-        )
-        bits = (nats / torch.log(torch.tensor(2.0))).tolist()
         assert costs[0] is None and costs[1:] == pytest.approx(bits, abs=1e-3)
 
 
@@ -423,11 +440,16 @@ PATTERN = {"full": lambda size: at.patterns.full(), "local": at.patterns.local,
 @pytest.mark.parametrize(("mechanism", "n", "size", "d"), TASKS)
 def test_the_shader_computes_attention(gpu_tab, mechanism, n, size, d):
     task = {"mechanism": mechanism, "n": n, "size": size, "heads": 2, "d": d}
-    error, inputs, output = gpu_tab.page.evaluate(ONE, task)
-    q, k, v = (torch.tensor(x, dtype=torch.float64).view(2, n, d) for x in inputs)
-    mask = at.dense_mask(PATTERN[mechanism](size), n)
+    assert_is_attention(task, *gpu_tab.page.evaluate(ONE, task))
+
+
+def assert_is_attention(task, error, inputs, output):
+    """What the shader made of its inputs is what the package makes of them."""
+    heads, n, d = task["heads"], task["n"], task["d"]
+    q, k, v = (torch.tensor(x, dtype=torch.float64).view(heads, n, d) for x in inputs)
+    mask = at.dense_mask(PATTERN[task["mechanism"]](task["size"]), n)
     expected = at.attention(q, k, v, mask)
-    found = torch.tensor(output, dtype=torch.float64).view(2, n, d)
+    found = torch.tensor(output, dtype=torch.float64).view(heads, n, d)
     assert float((found - expected).abs().max()) < 1e-5
     assert error == pytest.approx(float((found - expected).abs().max()), rel=1e-3)
     assert v.var() == pytest.approx(1, abs=0.1)

@@ -145,7 +145,13 @@ lab.compose = (() => {
     showFacts(view, numbers);
     parts.program.firstChild.textContent =
       lab.code.program(view.kind, pattern, state.n);
-    history.replaceState(null, "", `#${lab.state.written(state)}`);
+    address(state);
+  }
+
+  /** Write a changed state into the address; browsers ignore or refuse too many calls. */
+  function address(state) {
+    const written = `#${lab.state.written(state)}`;
+    if (written !== (location.hash || "#")) history.replaceState(null, "", written);
   }
 
   /** The matrix, and the marked query in words. */

@@ -13,8 +13,9 @@ lab.timer = (() => {
       "download it, or serve it yourself.",
     unsupported: "This browser has no WebGPU, or has it switched off. A current " +
       "Chrome or Edge usually has it on Windows, macOS and Android; Firefox and " +
-      "Safari have it on some systems. With Chrome or Chromium on Linux, start it " +
-      "with --enable-unsafe-webgpu --enable-features=Vulkan.",
+      "Safari have it on some systems. Elsewhere Firefox may have it after " +
+      "dom.webgpu.enabled is set to true in about:config. With Chrome or Chromium on " +
+      "Linux, start it with --enable-unsafe-webgpu --enable-features=Vulkan.",
     adapter: "This browser has WebGPU and found no adapter for it. To see the page at " +
       "work without a GPU, start Chromium with --enable-unsafe-webgpu " +
       "--use-webgpu-adapter=swiftshader: it then computes on the processor.",
