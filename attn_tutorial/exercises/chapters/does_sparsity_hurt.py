@@ -553,7 +553,7 @@ QUIZ = (
             wrong(
                 "More layers with the same window.",
                 "Four layers of 16 did not learn what two of 32 did, at the same "
-                "reach.",
+                "reach, and not in twice the steps either.",
             ),
         ),
     ),
