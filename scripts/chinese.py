@@ -176,9 +176,10 @@ def write_messages(catalogue: Catalog) -> None:
 def exercise_messages() -> list[str]:
     """Everything that a check may say, but for values; needs the package and torch."""
     sys.path.insert(0, str(ROOT))
-    from attn_tutorial.exercises import exercises, judging
+    from attn_tutorial.exercises import exercises, judging, recognition
 
-    found = [*judging.RATIOS.values(), *(text for text, _ in judging.CHANGES.values())]
+    changes = (text for text, _ in recognition.CHANGES.values())
+    found = [*judging.RATIOS.values(), *changes]
     found += [m for file in sorted(MESSAGES.parent.rglob("*.py")) for m in said(file)]
     for exercise in exercises():
         found += [exercise.because, *(t for part in exercise.parts for t in told(part))]

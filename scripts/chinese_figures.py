@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
+import paragraphs
+
 __all__ = [
     "ENTRY",
     "cut",
@@ -83,14 +85,7 @@ def messages(path: Path) -> tuple[str, ...]:
 
 @cache
 def _messages(text: str) -> tuple[str, ...]:
-    found: dict[str, None] = {}
-
-    def note(message: str) -> str:
-        found[message] = None
-        return message
-
-    translated(text, note)
-    return tuple(found)
+    return tuple(paragraphs.met(lambda note: translated(text, note)))
 
 
 # Chapters.

@@ -114,13 +114,18 @@ def translated(path: Path, translate: Translate) -> str:
 
 def messages(path: Path) -> list[str]:
     """The messages of a file in reading order, each once."""
+    return met(lambda note: translated(path, note))
+
+
+def met(change: Callable[[Translate], object]) -> list[str]:
+    """The messages that a change asks translations for, in order, each once."""
     found: dict[str, None] = {}
 
     def note(message: str) -> str:
         found[message] = None
         return message
 
-    translated(path, note)
+    change(note)
     return list(found)
 
 

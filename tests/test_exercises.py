@@ -37,9 +37,10 @@ from attn_tutorial.exercises.exercise import (
     Several,
 )
 from attn_tutorial.exercises.grading import Grade, Limits, grade
-from attn_tutorial.exercises.judging import CHANGES, judge_part
+from attn_tutorial.exercises.judging import judge_part
 from attn_tutorial.exercises.overview import overview
 from attn_tutorial.exercises.quizzes import in_html, quiz_markdown
+from attn_tutorial.exercises.recognition import CHANGES
 
 ALL = exercises()
 IDS = [exercise.id for exercise in ALL]
@@ -593,7 +594,7 @@ def test_an_endless_loop_is_stopped_soon():
 
 def test_a_busy_machine_makes_no_answer_wrong(monkeypatch):
     """What stands still for longer than the limit, and computes little, has time."""
-    monkeypatch.setattr(judging, "SECONDS", 0.2)
+    monkeypatch.setattr(judging, "CALL_SECONDS", 0.2)
     right, naps = find("local-8").parts[0].reference, [0.3]
 
     def sleepy(n, w):
@@ -604,7 +605,7 @@ def test_a_busy_machine_makes_no_answer_wrong(monkeypatch):
 
 
 def test_what_sleeps_is_not_called_a_loop(monkeypatch):
-    monkeypatch.setattr(judging, "SECONDS", 0.1)
+    monkeypatch.setattr(judging, "CALL_SECONDS", 0.1)
     text = repr(ex.assess("local-8", lambda n, w: time.sleep(600)))
     assert "no answer within 1 s, and less than 0.1 s of them" in text
     assert "does it sleep, or wait for something?" in text and "loop" not in text

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations
 
-import torch
 from torch import Tensor
 
 from attn_tutorial.exercises.calls import (
@@ -37,11 +35,12 @@ from attn_tutorial.exercises.exercise import (
     Several,
 )
 from attn_tutorial.exercises.languages import say
+from attn_tutorial.exercises.limits import CALL_SECONDS
+from attn_tutorial.exercises.recognition import recognised
 
 __all__ = ["Report", "Verdict", "judge", "judge_outcomes", "judge_part"]
 
 RETURNS_NONE = "not answered yet: it returns None"
-SECONDS = 2.0  # of processor time, for one call of somebody's function
 
 
 @dataclass(frozen=True)
@@ -284,7 +283,7 @@ def _judge_function(part: Function, answer: object, seed: int) -> Verdict:
         return _failed(part, say(text, names=names, answer=written(answer)))
     outcomes = []
     for arguments in part.cases(seed):
-        outcomes.append(outcome(answer, arguments, SECONDS))
+        outcomes.append(outcome(answer, arguments, CALL_SECONDS))
         if isinstance(outcomes[-1], Fault) and outcomes[-1].kind == "slow":
             break
     return judge_outcomes(part, outcomes, seed)
@@ -312,7 +311,7 @@ def judge_outcomes(part: Function, outcomes: list[object], seed: int) -> Verdict
     first = fits.index(False)
     call = described(part.name, part.reference, cases[first])
     example = _labelled(call, difference(outcomes[first], expected[first]))
-    mistake = _recognised(part, cases, outcomes, expected)
+    mistake = recognised(part, cases, outcomes, expected)
     if mistake is None:
         text = "not right. The smallest example: {example}."
         return _failed(part, say(text, example=example))
@@ -320,140 +319,6 @@ def judge_outcomes(part: Function, outcomes: list[object], seed: int) -> Verdict
     text = say("{mistake} {example}.", mistake=say(text), example=example)
     return _failed(part, text, name)
 
-
-def _recognised(
-    part: Function, cases: list, outcomes: list, expected: list
-) -> tuple[str, str] | None:
-    """The name of a mistake that explains all outcomes, or of two, with its text."""
-    known = {}
-    for mistake in part.mistakes:
-        theirs = [outcome(mistake.function, case, SECONDS) for case in cases]
-        if _agree(outcomes, theirs, part.tolerance):
-            return mistake.name, mistake.text
-        known[mistake.name, mistake.text] = theirs
-    by_shape = _told_by_shape(outcomes, expected, part.tolerance)
-    return by_shape or _two_at_once(known, outcomes, expected, part.tolerance)
-
-
-def _agree(outcomes: list, others: list, tolerance: float) -> bool:
-    pairs = zip(outcomes, others, strict=True)
-    return all(same(a, b, tolerance) for a, b in pairs)
-
-
-def _told_by_shape(
-    outcomes: list, expected: list, tolerance: float
-) -> tuple[str, str] | None:
-    """Mistakes that any function can make."""
-    for name, (text, change) in CHANGES.items():
-        changed = [change(want) for want in expected]
-        differ = not _agree(changed, expected, tolerance)
-        if differ and _agree(outcomes, changed, tolerance):
-            return name, text
-    return None
-
-
-def _two_at_once(
-    known: dict[tuple[str, str], list], outcomes: list, expected: list, tolerance: float
-) -> tuple[str, str] | None:
-    """Two mistakes that explain the outcomes together: both names, both texts.
-
-    The second is one that any function can make, or one more of a mask's own.
-    """
-    shapes = {
-        (n, t): [change(x) for x in expected] for n, (t, change) in CHANGES.items()
-    }
-    for first, theirs in (known | shapes).items():
-        second = _told_by_shape(outcomes, theirs, tolerance)
-        if second is not None:
-            return _both(first, second)
-    for (first, ones), (second, others) in combinations(known.items(), 2):
-        laid = map(_laid_over, ones, others, expected)
-        if _agree(outcomes, list(laid), tolerance):
-            return _both(first, second)
-    return None
-
-
-def _both(first: tuple[str, str], second: tuple[str, str]) -> tuple[str, str]:
-    texts = {"first": say(first[1]), "second": say(second[1])}
-    text = say("These are two mistakes at once. {first} {second}", **texts)
-    return f"{first[0]} + {second[0]}", text
-
-
-def _laid_over(one: object, other: object, want: object) -> object:
-    """The mask that is wrong wherever one of two is; None for what is no mask."""
-    if not all(isinstance(x, Tensor) and x.dtype == torch.bool for x in (one, other)):
-        return None
-    if not one.shape == other.shape == want.shape:
-        return None
-    return want ^ ((one ^ want) | (other ^ want))
-
-
-def _of_tensors(change: Callable[[Tensor], Tensor]) -> Callable[[object], object]:
-    return lambda x: change(x) if isinstance(x, Tensor) else x
-
-
-def _transposed(x: Tensor) -> Tensor:
-    return x.mT if x.ndim >= 2 else x
-
-
-def _mirrored(x: Tensor) -> Tensor:
-    square = x.ndim >= 2 and x.shape[-1] == x.shape[-2]
-    return x | x.mT if square and x.dtype == torch.bool else x
-
-
-def _added(x: Tensor) -> Tensor:
-    if x.dtype != torch.bool:
-        return x
-    return torch.zeros(x.shape).masked_fill(~x, -torch.inf)
-
-
-def _inverted(x: Tensor) -> Tensor:
-    return ~x if x.dtype == torch.bool else x
-
-
-CHANGES = {
-    "transposed": (
-        "This is the transpose: queries and keys have changed places.",
-        _of_tensors(lambda x: _transposed(x) if x.dtype == torch.bool else x),
-    ),
-    "result transposed": (
-        "The result is transposed: its rows and columns have changed places.",
-        _of_tensors(_transposed),
-    ),
-    "inverted": (
-        "Keep and ignore are inverted: True means attend.",
-        _of_tensors(_inverted),
-    ),
-    "mirrored": (
-        "Each kept pair is kept the other way round as well: is the condition on the "
-        "direction missing?",
-        _of_tensors(_mirrored),
-    ),
-    "integers": (
-        "The mask has numbers where it should have truth values: use a comparison, "
-        "or .bool().",
-        _of_tensors(lambda x: x.long() if x.dtype == torch.bool else x),
-    ),
-    "floats": (
-        "The mask has numbers where it should have truth values: use a comparison, "
-        "or .bool().",
-        _of_tensors(lambda x: x.float() if x.dtype == torch.bool else x),
-    ),
-    "to be added": (
-        "This is a mask to be added to the scores, of zeros and minus infinity. Here "
-        "truth values were asked for: use a comparison.",
-        _of_tensors(_added),
-    ),
-    "negative": (
-        "The sign is wrong everywhere.",
-        _of_tensors(lambda x: -x if x.is_floating_point() else x),
-    ),
-    "single precision": (
-        "The values are right and their precision is lost: the result must have the "
-        "dtype of the input.",
-        _of_tensors(lambda x: x.float() if x.dtype == torch.float64 else x),
-    ),
-}
 
 JUDGES = {
     Number: _judge_number,

@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["PATIENCE", "TooLong", "TooSlow", "within"]
+__all__ = ["CALL_SECONDS", "PATIENCE", "TooLong", "TooSlow", "within"]
 
+CALL_SECONDS = 2.0  # of processor time, for one call of somebody's function
 PATIENCE = 10  # by the clock, code may take so many times its limit
 LOOK = 0.05  # seconds between two looks at the time
 
