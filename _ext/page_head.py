@@ -4,8 +4,8 @@
   engines and for the card that a link becomes elsewhere.
 * ``sitemap.xml`` and ``404.html``.
 * No half megabyte of icons: the pages draw their own (``book/_assets/icons.css``).
-* Style sheets of one page on that page alone: what they ask of an article with
-  ``:has()``, a browser asks again of every element whenever a slider moves.
+* The style sheet that a page names in its head as ``sheet``, on that page alone: what
+  it asks with ``:has()``, a browser asks again of all elements when a slider moves.
 """
 
 import re
@@ -16,8 +16,7 @@ from xml.sax.saxutils import escape
 
 LONGEST = 200  # characters of a description
 UNLISTED = ("genindex", "py-modindex", "search", "_modules/")
-# A style sheet -> the class that it is for.
-OF_ONE_PAGE = {"first_page.css": "masks", "sheet.css": "sheet"}
+LAST = 900  # in the order of the style sheets: those of _config.yml have 800
 HEAVY = ("scripts/fontawesome.js", "vendor/fontawesome")
 FONT_AWESOME = re.compile(
     r"@font-face\{[^}]*(?:Font Awesome|FontAwesome)[^}]*\}"
@@ -47,18 +46,10 @@ def describe(app, pagename, templatename, context, doctree):
         return
 
 
-def drop_other_sheets(app, pagename, templatename, context, doctree):
-    body = context.get("body", "")
-    useless = [
-        f"_static/{sheet}"
-        for sheet, name in OF_ONE_PAGE.items()
-        if not re.search(rf'class="(?:[^"]* )?{name}[ "]', body)
-    ]
-    context["css_files"][:] = [
-        asset
-        for asset in context["css_files"]
-        if getattr(asset, "filename", None) not in useless
-    ]
+def add_own_sheet(app, pagename, templatename, context, doctree):
+    sheet = (context.get("meta") or {}).get("sheet")
+    if sheet:
+        app.add_css_file(sheet, priority=LAST)
 
 
 def write_sitemap(app, names):
@@ -105,6 +96,6 @@ def finish_site(app, exception):
 def setup(app):
     """Connect the hooks."""
     app.connect("html-page-context", describe)
-    app.connect("html-page-context", drop_other_sheets)
+    app.connect("html-page-context", add_own_sheet)
     app.connect("build-finished", finish_site)
     return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}
