@@ -3,10 +3,13 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from attn_tutorial.networks.tasks import IGNORE, reverse
 from attn_tutorial.networks.training import (
     OPTIMIZERS,
+    _advance,
+    _RoundedProducts,
     accuracy,
     fit,
     muon,
@@ -102,6 +105,36 @@ def test_muon_moves_the_matrices_inside_and_adamw_the_rest(built):
     assert rest.param_groups[0]["lr"] == pytest.approx(0.01)
 
 
+class Products(TorchDispatchMode):
+    """Notes the types of the matrices that are multiplied."""
+
+    def __init__(self):
+        super().__init__()
+        self.types = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default):
+            self.types |= {x.dtype for x in args}
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_of_muon_multiplies_in_float32_and_stays_the_same_within_rounding():
+    torch.manual_seed(0)
+    start, gradient = torch.randn(24, 40), torch.randn(24, 40)
+    moves = []
+    for advance in (lambda o: o.step(), lambda o: _advance([o], 1.0)):
+        weight = torch.nn.Parameter(start.clone())
+        weight.grad = gradient.clone()
+        with Products() as products:
+            advance(torch.optim.Muon([weight], lr=1.0, weight_decay=0.0))
+        moves.append(weight.detach() - start)
+        expected = torch.bfloat16 if len(moves) == 1 else torch.float32
+        assert products.types == {expected}
+    plain, ours = moves
+    assert (plain - ours).norm() < 0.02 * plain.norm()
+    assert ours.norm() == pytest.approx(plain.norm().item(), rel=0.01)
+
+
 def test_all_groups_follow_the_schedule():
     rates = []
 
@@ -152,7 +185,8 @@ def alone(name, length, *, decay, warm_up, seed):
             for group in optimizer.param_groups:
                 group.setdefault("highest", group["lr"])
                 group["lr"] = group["highest"] * factor
-            optimizer.step()
+            with _RoundedProducts():
+                optimizer.step()
     return trained
 
 

@@ -6,10 +6,12 @@ import copy
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.overrides import TorchFunctionMode
 
 from attn_tutorial.checks import check_count
 from attn_tutorial.networks.tasks import IGNORE
@@ -28,6 +30,7 @@ BatchFunction = Callable[[Generator], tuple[Tensor, ...]]
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 Optimizers = list[torch.optim.Optimizer]
 WARM_UP = 0.05  # share of the steps in which the learning rate rises
+PRODUCTS = (torch.addmm, Tensor.matmul, Tensor.__matmul__)
 
 
 def adamw(model: nn.Module, lr: float, weight_decay: float = 0.01) -> Optimizers:
@@ -205,7 +208,27 @@ def _advance(optimizers: Optimizers, factor: float) -> None:
         for group in optimizer.param_groups:
             group.setdefault("highest", group["lr"])
             group["lr"] = group["highest"] * factor
-        optimizer.step()
+        with _RoundedProducts():
+            optimizer.step()
+
+
+class _RoundedProducts(TorchFunctionMode):
+    """On a CPU, products of bfloat16 matrices are made in float32, then rounded.
+
+    ``torch.optim.Muon`` asks for bfloat16, and gets the same numbers within their
+    rounding. A CPU without units for bfloat16 would need ten times as long for them.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func in PRODUCTS and all(_is_coarse(x) for x in args):
+            return func(*(x.float() for x in args), **(kwargs or {})).bfloat16()
+        return func(*args, **(kwargs or {}))
+
+
+def _is_coarse(tensor: Tensor) -> bool:
+    return tensor.dtype == torch.bfloat16 and tensor.device.type == "cpu"
 
 
 def _schedule(step: int, steps: int) -> float:
