@@ -595,7 +595,7 @@ QUIZ = (
         (
             wrong("Dropout.", "It helped, and not as much."),
             right("More text.", "Where it can be had. Strong weight decay came next."),
-            wrong("A small window.", "It hurt, by 0.401 bits."),
+            wrong("A small window.", "It hurt, by 0.401 bits after 300 steps."),
         ),
     ),
     Question(
