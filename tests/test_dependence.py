@@ -65,9 +65,18 @@ def test_the_latch_ends_at_its_largest_gap(max_gap):
 
 def test_the_horizon_is_the_last_distance_beyond_chance():
     drawn = tasks.latch(2000, 64, torch.Generator().manual_seed(0), max_gap=9)
-    assert dependence(drawn[0], range(9), targets=drawn[1]).horizon == 8
+    for seed in range(5):
+        found = dependence(drawn[0], range(30), targets=drawn[1], seed=seed)
+        assert found.horizon == 8
     tokens = torch.zeros(50, dtype=torch.long)
     assert dependence(tokens, [1, 2]).horizon is None
+
+
+def test_independent_tokens_have_no_horizon():
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        tokens = torch.randint(8, (40, 100), generator=generator)
+        assert dependence(tokens, range(1, 20), seed=seed).horizon is None
 
 
 def test_pairs_stay_in_their_row():
@@ -94,5 +103,5 @@ def test_wrong_shapes_are_named():
         dependence(x, [1], targets=x[:3])
     with pytest.raises(ValueError, match="x and y must be as long"):
         mutual_information(x, x[:3])
-    with pytest.raises(ValueError, match="shuffles must be at least 1"):
+    with pytest.raises(ValueError, match="shuffles must be at least 2"):
         dependence(x, [1], shuffles=0)

@@ -7,6 +7,7 @@ dependence: what shuffled tokens would give is measured, and taken off.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from torch import Generator, Tensor
 from attn_tutorial.checks import check_count
 
 __all__ = ["Dependence", "dependence", "mutual_information"]
+
+CLEARLY = 5  # standard deviations
 
 
 def mutual_information(x: Tensor, y: Tensor) -> float:
@@ -56,13 +59,14 @@ class Dependence:
         distances: Steps from the one token back to the other.
         found: Estimates in bits, too large by chance.
         chance: The mean of the same estimates with one side shuffled.
-        highest_chance: The largest of them.
+        deviation: Standard deviation of a shuffle from the mean of its distance, over
+            all distances.
     """
 
     distances: list[int]
     found: list[float]
     chance: list[float]
-    highest_chance: list[float]
+    deviation: float
 
     @property
     def corrected(self) -> list[float]:
@@ -71,9 +75,13 @@ class Dependence:
 
     @property
     def horizon(self) -> int | None:
-        """The largest distance at which there is more than chance; None if at none."""
-        pairs = zip(self.distances, self.found, self.highest_chance, strict=True)
-        return max((d for d, found, most in pairs if found > most), default=None)
+        """The largest distance with clearly more than chance; None if there is none.
+
+        Clearly is by more than five deviations.
+        """
+        pairs = zip(self.distances, self.corrected, strict=True)
+        margin = CLEARLY * self.deviation
+        return max((d for d, bits in pairs if bits > margin), default=None)
 
 
 def dependence(
@@ -91,7 +99,7 @@ def dependence(
         distances: Which d >= 0 to look at.
         targets: What may depend on the tokens, of the same shape; the tokens if None.
             Where one is below 0, as ``IGNORE`` is, its pairs are left out.
-        shuffles: How often one side is shuffled, for what chance gives.
+        shuffles: How often one side is shuffled, for what chance gives; twice or more.
         seed: Seed of the shuffles.
 
     Raises:
@@ -103,13 +111,13 @@ def dependence(
         >>> [round(bits, 2) for bits in found.found]  # each row tells the next
         [2.0, 2.0, 2.0]
     """
-    check_count("shuffles", shuffles, least=1)
+    check_count("shuffles", shuffles, least=2)
     targets = tokens if targets is None else targets
     if targets.shape != tokens.shape:
         raise ValueError(
             f"targets must have shape {tuple(tokens.shape)}, got {tuple(targets.shape)}"
         )
-    generator, rows = Generator().manual_seed(seed), []
+    generator, rows, squares = Generator().manual_seed(seed), [], []
     for distance in distances:
         x, y = _pairs(tokens, targets, check_count("distance", distance, least=0))
         by_chance = [
@@ -117,8 +125,10 @@ def dependence(
             for _ in range(shuffles)
         ]
         mean = sum(by_chance) / shuffles
-        rows.append((distance, mutual_information(x, y), mean, max(by_chance)))
-    return Dependence(*map(list, zip(*rows, strict=True)))
+        squares += [(bits - mean) ** 2 for bits in by_chance]
+        rows.append((distance, mutual_information(x, y), mean))
+    deviation = math.sqrt(sum(squares) / (len(rows) * (shuffles - 1)))
+    return Dependence(*map(list, zip(*rows, strict=True)), deviation)
 
 
 def _pairs(tokens: Tensor, targets: Tensor, distance: int) -> tuple[Tensor, Tensor]:

@@ -505,7 +505,8 @@ QUIZ = (
         (
             right(
                 "Counting noise looks like information.",
-                "The bias falls as the number of pairs grows, in proportion.",
+                "The bias falls as one over the number of pairs: a hundred times the "
+                "pairs, a hundredth of the bias.",
             ),
             wrong(
                 "Short texts have more structure.",
@@ -521,7 +522,11 @@ QUIZ = (
         "A window that was chosen does as well as full attention. What is the "
         "next experiment?",
         (
-            wrong("A window twice as wide.", "It can hardly do worse."),
+            wrong(
+                "A window twice as wide.",
+                "That asks whether the window was too narrow. It does as well as full "
+                "attention, so the open question is whether it was too wide.",
+            ),
             right(
                 "A window half as wide.",
                 "Only a window that loses something shows what was needed.",
