@@ -6,7 +6,8 @@ Every build of the site makes them as well (`_ext/decks.py`). A source is Markdo
 line `---` parts slides, what follows `Note:` is for the speaker, and `From: chapter #
 Heading` says where a slide belongs. A line such as `{{local_attention: The band of}}`
 puts the explorer, the diagram or the picture there whose label or description begins
-so, as it is stored in that chapter.
+so, as it is stored in that chapter. With `later` before the chapter's name it comes
+with the next step, when the class has bet.
 """
 
 import html
@@ -20,7 +21,7 @@ from markdown_it import MarkdownIt
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "book" / "teaching" / "slides"
 OUT = ROOT / "_build" / "html" / "_static" / "slides"
-FIGURE = re.compile(r"^\{\{(\w+): (.+)\}\}$", re.MULTILINE)
+FIGURE = re.compile(r"^\{\{(later )?(\w+): (.+)\}\}$", re.MULTILINE)
 FROM = re.compile(r"^From: (\w+) # (.+)$", re.MULTILINE)
 LABEL = re.compile(r'class="attn-l"[^>]*>(.*?)<|aria-label="(.*?)"', re.DOTALL)
 BET = re.compile(r"<p>(?=<strong>(?:Predict|Bet):)")
@@ -74,13 +75,14 @@ def figures(data: dict) -> list[tuple[str, str]]:
     return []
 
 
-def figure(chapter: str, label: str) -> str:
+def figure(later: str, chapter: str, label: str) -> str:
     stored = outputs(chapter)
     found = [markup for name, markup in stored if name == label]
     found = found or [markup for name, markup in stored if name.startswith(label)]
     if len(found) != 1:
         raise ValueError(f"{chapter} has {len(found)} figures that begin {label!r}")
-    return f'<div class="figure">{found[0]}</div>'
+    kind = "figure fragment" if later else "figure"
+    return f'<div class="{kind}">{found[0]}</div>'
 
 
 def slug(heading: str) -> str:

@@ -38,8 +38,9 @@ EXERCISES = (
             r"The translator of clauses gets a cross-window of 5, and an encoder of "
             r"two layers with a window of 2. Up to how many things can the verb be "
             r"right (`things`)? Another language takes 3 tokens for 2 of English, in "
-            r"the same order. Up to which English token can a cross-window of 4 "
-            r"follow, if nobody helps (`token`)?"
+            r"the same order, so that token $j$, counted from 0, is written at place "
+            r"$\frac{3}{2} j$. Up to which $j$ can a cross-window of 4 follow, if "
+            r"nobody helps (`token`)?"
         ),
         parts=(
             Number(
@@ -76,9 +77,9 @@ EXERCISES = (
         minutes=8,
         question=(
             r"The verb of a clause is its third token, and each other word is written "
-            r"where it is said. Write the mask of a cross-attention that translates "
-            r"clauses of any length, with a window of 1. How many pairs does it keep "
-            r"for 10 tokens in each language (`kept`)?"
+            r"at most one place from where it is said. Write the mask of a "
+            r"cross-attention that translates clauses of any length, with a window of "
+            r"1. How many pairs does it keep for 10 tokens in each language (`kept`)?"
         ),
         parts=(
             Function(
@@ -306,15 +307,18 @@ QUIZ = (
         ),
     ),
     Question(
-        "A causal model with a window goes on writing. When has it forgotten the "
-        "heading?",
+        "A causal model with a window reads a text that names its subject in the "
+        "heading only. When has it forgotten the heading?",
         (
             wrong("Slowly, a little with each byte.", "Reach ends at one byte."),
             right(
                 "As soon as the heading is beyond its reach, to the last bit.",
                 "The next byte's chances differ by exactly 0 then.",
             ),
-            wrong("Never: it keeps the state.", "A window keeps no other state."),
+            wrong(
+                "Never: it keeps the state.",
+                "A window keeps no other state than the last tokens themselves.",
+            ),
         ),
     ),
     Question(

@@ -631,8 +631,8 @@ QUIZ = (
         (
             right(
                 "Any way to cut the text into calls gives the result of no cache.",
-                "One token at a time, all at once, and mixed: only mixed calls "
-                "find all of the known faults.",
+                "One token at a time, all at once, and mixed: single tokens find "
+                "three of the five faults, mixed calls all.",
             ),
             wrong(
                 "It gives the right result token by token.",

@@ -541,8 +541,8 @@ QUIZ = (
             wrong("Eight times as much.", "Its edges are as long as before."),
             right(
                 "As much as before.",
-                "$2w$ tokens, whatever $n$ and $G$ are, while shards are longer "
-                "than the window.",
+                "$2w$ tokens, whatever $n$ and $G$ are, as long as $w$ tokens stand "
+                "before its shard and after it.",
             ),
             wrong("An eighth.", "Its shard is shorter; its edges are not."),
         ),
@@ -552,8 +552,8 @@ QUIZ = (
         (
             right(
                 "Keys of the halo get gradients on the rank that borrowed them.",
-                "They have to be added where the keys live, or $w$ keys at each "
-                "border learn the wrong thing silently.",
+                "They have to be added where the keys live, or the $w$ keys on each "
+                "side of a border learn the wrong thing silently.",
             ),
             wrong(
                 "To keep the weights equal.",
@@ -584,11 +584,11 @@ QUIZ = (
         (
             wrong("The first rank.", "Its queries see the least."),
             right(
-                "The last one: nearly twice the average.",
-                "The run lasts as long as its slowest rank. A window is even by "
-                "itself.",
+                "The last one.",
+                "Its queries see all shards, and the run lasts as long as its slowest "
+                "rank.",
             ),
-            wrong("All work the same.", "The last rank's queries see all shards."),
+            wrong("All work the same.", "They would if all queries saw all shards."),
         ),
     ),
     Question(
