@@ -174,6 +174,15 @@ def test_a_section_has_the_time_that_it_needs(number):
         assert int(end) - int(start) >= needs, f"{words}: {needs:.1f} minutes"
 
 
+@pytest.mark.parametrize("number", range(17))
+def test_work_fits_into_its_minutes(number):
+    """What stands before the first semicolon is for everyone."""
+    for start, end, _, how, words in ROW.findall(sessions()[number]):
+        asked = re.findall(r"`(\w+-\d+)`", words.partition(";")[0])
+        needs = sum(find(id).minutes for id in asked if how == "work")
+        assert needs <= int(end) - int(start), f"{asked}: {needs} minutes"
+
+
 ENDS = ("Exercises", "Summary", "Check yourself")
 
 
@@ -420,7 +429,14 @@ def test_a_deck_is_made_of_the_chapters(path):
 
 def test_a_figure_that_is_not_there_is_an_error():
     with pytest.raises(ValueError, match="has 0 figures that begin 'No such'"):
-        slides.figure("local_attention", "No such")
+        slides.figure("", "local_attention", "No such")
+
+
+def test_a_figure_that_comes_later_is_not_there_before_the_bet():
+    line = "{{%slocal_attention: Accuracy against the distance to the last name}}"
+    now, then = (slides.slide(f"## Bet\n\n{line % when}") for when in ("", "later "))
+    assert 'class="figure"' in now and 'class="figure fragment"' in then
+    assert now.replace('"figure"', '"figure fragment"') == then
 
 
 NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?")
