@@ -1,11 +1,11 @@
-"""Headline: are the differences between patterns there with eight seeds, in pairs?
+"""Headline: are the differences between patterns there with more seeds, in pairs?
 
 The language models of ``language_model`` that the book speaks of most, trained as long,
 with two changes. Each one's learning rate is chosen in trainings of the final length,
 among rates that reach beyond the best one. And there are more seeds: a seed draws the
 same batches for all of them, and the same first weights for all that have the same
-shapes, so that contenders are compared seed by seed. The differences and their
-intervals are meant for ``--seeds 8``.
+shapes, so that contenders are compared seed by seed. Each further seed narrows the
+intervals; ``--seeds 8`` is what they are meant for.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from attn_tutorial.experiments.tables import table
 
 __all__ = ["PAIRS", "QUESTION", "TUNING", "by_seed", "settings", "train"]
 
-QUESTION = "Which patterns differ with eight seeds, each at its best rate?"
+QUESTION = "Which patterns differ, seed by seed, each at its best rate?"
 TUNING = Tuning((0.02, 0.04, 0.08), "validation_bits")
 
 CONTENDERS: dict[str, Setting] = {
