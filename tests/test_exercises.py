@@ -120,7 +120,7 @@ def test_choices_have_one_right_option_and_a_word_on_each_wrong_one():
 
 def test_a_kind_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match="kind must be one of .*'guess'"):
-        Exercise("x-1", "guess", 1, 1, "?", (), "")
+        Exercise("x-1", "guess", 1, 1, "Here", "?", (), "")
 
 
 @pytest.mark.parametrize("call", [find, chapter_of, ex.check, ex.passed])

@@ -34,6 +34,7 @@ EXERCISES = (
         kind="derive",
         difficulty=2,
         minutes=8,
+        section="Translation",
         question=(
             r"The translator of clauses gets a cross-window of 5, and an encoder of "
             r"two layers with a window of 2. Up to how many things can the verb be "
@@ -74,6 +75,7 @@ EXERCISES = (
         kind="implement",
         difficulty=2,
         minutes=8,
+        section="Translation",
         question=(
             r"The verb of a clause is its third token, and each other word is written "
             r"where it is said. Write the mask of a cross-attention that translates "
@@ -141,6 +143,7 @@ EXERCISES = (
         kind="derive",
         difficulty=3,
         minutes=12,
+        section="Classification",
         question=(
             r"How accurate can a classifier of reviews be whose tokens meet their own "
             r"block of 4 and nothing else (`share`, with three digits)? Count all "
@@ -179,6 +182,7 @@ EXERCISES = (
         kind="predict",
         difficulty=2,
         minutes=8,
+        section="Speech recognition",
         question=(
             r"German *Schifffahrt* has three f's in a row. Letters sound for two "
             r"tokens each, and the recogniser has one layer. Which is the smallest "
@@ -209,6 +213,7 @@ EXERCISES = (
         kind="derive",
         difficulty=2,
         minutes=8,
+        section="Real-time translation",
         question=(
             r"An encoder of three layers has the pattern `local 4,2` and the "
             r"interpreter waits for 2 tokens. What is its average lag on texts of 40 "
@@ -242,6 +247,7 @@ EXERCISES = (
         kind="diagnose",
         difficulty=2,
         minutes=6,
+        section="Real-time translation",
         question=(
             r"“Our interpreter waits for 3 tokens only, and it translates as well as a "
             r"system that waits for the end. We put the mask of wait-3 into the "
