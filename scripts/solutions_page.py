@@ -1,7 +1,8 @@
 """Repeat each exercise's question above its solution in book/solutions.md.
 
 A chapter asks ``**Exercise N (name).** ...`` and the page answers in a fold of that
-name. The questions are copied, never written twice.
+name. The questions are copied, never written twice; below each, a link leads to the
+section that teaches what is asked.
 
     python scripts/solutions_page.py            # write the page
     python scripts/solutions_page.py --check    # exit 1 if a question is stale
@@ -12,6 +13,8 @@ import json
 import re
 import sys
 from pathlib import Path
+
+from attn_tutorial.exercises.collection import CHAPTERS, exercises
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = "book/solutions.md"
@@ -46,14 +49,27 @@ def moved(question: str, chapter: str) -> str:
     return question.replace("](../book/", "](")
 
 
-def page(text: str, asked: dict[str, str]) -> str:
-    """The page with every question above its answer."""
+def taught() -> dict[str, str]:
+    """A link to the section of each exercise by its name."""
+    return {e.id: linked(name, e.section) for name in CHAPTERS for e in exercises(name)}
+
+
+def linked(chapter: str, section: str) -> str:
+    """A link as MyST resolves it, which leaves formulas out of an anchor."""
+    words = re.sub(r"\$[^$]*\$", "", section).lower().replace(" ", "-")
+    anchor = re.sub(r"[^\w-]", "", words)
+    return f"[{section}](../notebooks/{chapter}.ipynb#{anchor})"
+
+
+def page(text: str, asked: dict[str, str], taught: dict[str, str]) -> str:
+    """The page with every question, and where to read, above its answer."""
 
     def with_question(match: re.Match) -> str:
         head, name = match[1], match[2]
         if name not in asked:
             return head
         lines = f"**Question.** {asked[name]}".splitlines()
+        lines += ["", f"*Read again:* {taught[name]}"] if name in taught else []
         return head + "".join(f"> {line}".rstrip() + "\n" for line in lines) + "\n"
 
     return FOLD.sub(with_question, text)
@@ -66,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     file = options.root / PAGE
     before = file.read_text(encoding="utf-8")
-    after = page(before, questions(options.root))
+    after = page(before, questions(options.root), taught())
     if not options.check:
         file.write_text(after, encoding="utf-8")
     elif before != after:

@@ -37,7 +37,8 @@ from attn_tutorial.exercises.exercise import (
     Several,
 )
 from attn_tutorial.exercises.grading import Grade, Limits, grade
-from attn_tutorial.exercises.judging import judge_part
+from attn_tutorial.exercises.judging import Verdict, judge_part
+from attn_tutorial.exercises.mistakes import Tally, address
 from attn_tutorial.exercises.overview import overview
 from attn_tutorial.exercises.quizzes import in_html, quiz_markdown
 from attn_tutorial.exercises.recognition import CHANGES
@@ -120,10 +121,40 @@ def test_choices_have_one_right_option_and_a_word_on_each_wrong_one():
 
 def test_a_kind_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match="kind must be one of .*'guess'"):
-        Exercise("x-1", "guess", 1, 1, "?", (), "")
+        Exercise("x-1", "guess", 1, 1, "Here", "?", (), "")
 
 
-@pytest.mark.parametrize("call", [find, chapter_of, ex.check, ex.passed])
+def headings(name):
+    """The headings of a chapter's sections, large and small, in order."""
+    path = ROOT / "notebooks" / f"{name}.ipynb"
+    cells = nbformat.read(path, as_version=4).cells
+    texts = (c.source for c in cells if c.cell_type == "markdown")
+    return [h for text in texts for h in re.findall(r"^###? (.+)$", text, re.M)]
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_an_exercise_names_one_section_of_its_chapter(name):
+    for exercise in exercises(name):
+        assert headings(name).count(exercise.section) == 1, exercise.id
+        last = ("Summary", "Check yourself", "Exercises")
+        assert exercise.section not in last, "none of these teaches it"
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_an_address_has_the_identifier_that_the_site_gives(name):
+    make_id = pytest.importorskip("docutils.nodes").make_id
+    for exercise in exercises(name):
+        page, _, anchor = address(exercise.id).partition("#")
+        assert page == f"notebooks/{name}.html"
+        assert anchor == make_id(exercise.section), "as Sphinx does"
+
+
+def test_an_address_may_have_formulas_and_brackets():
+    assert address("self-2").endswith("#why-divide-by-the-square-root-of-d-k")
+    assert address("choosing-7").endswith("#b-where-does-it-look")
+
+
+@pytest.mark.parametrize("call", [find, chapter_of, address, ex.check, ex.passed])
 def test_an_unknown_name_gets_the_nearest_one(call):
     with pytest.raises(KeyError, match="did you mean 'local-1'"):
         call("locl-1")
@@ -1424,6 +1455,16 @@ def test_a_class_is_graded_into_one_table(class_of_three, capsys, jobs):
     assert (class_of_three / "ada" / "hw.grade.json").exists()
     assert main(["marks", str(class_of_three)]) == 0
     assert f"\nada/hw,2,{total},finished\n" in capsys.readouterr().out
+    assert main(["mistakes", str(class_of_three)]) == 0
+    first, *others = csv.DictReader(capsys.readouterr().out.splitlines())
+    assert (first["exercise"], first["failed"], first["answered"]) == (
+        "local-11",
+        "1",
+        "2",
+    )
+    assert first["said"].startswith("not (a). ") and first["said to"] == "1"
+    assert {line["failed"] for line in others} == {"0"}, "nobody tried the others"
+    assert {line["unanswered"] for line in others} == {"2"}
 
 
 def test_a_class_is_asked_the_same(tmp_path, monkeypatch):
@@ -1452,3 +1493,116 @@ def test_a_class_of_nobody_is_told(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["grade", str(tmp_path), "--jobs", "0"])
     assert "a number of processes, got '0'" in capsys.readouterr().err
+
+
+# What a class got wrong.
+
+KEEPS = "This keeps one key too many."
+
+
+def verdict(name, passed, text="", mistake=None):
+    return {"name": name, "passed": passed, "text": text, "mistake": mistake}
+
+
+def write_grade(path, parts):
+    """A grade as the grader writes it, as far as mistakes need it."""
+    results = [{"id": id, "parts": found} for id, found in parts.items()]
+    path.parent.mkdir(exist_ok=True)
+    text = json.dumps({"schema": 1, "ended": "finished", "results": results})
+    path.with_suffix(".grade.json").write_text(text, encoding="utf-8")
+
+
+@pytest.fixture
+def three_grades(tmp_path):
+    """All fail local-8, two fail local-1 with one mistake each, some leave it empty."""
+    empty = verdict("flops", None, "not answered yet")
+    write_grade(
+        tmp_path / "ada" / "hw",
+        {
+            "local-1": [verdict("pairs", False, "=2+2", "x"), empty],
+            "local-8": [verdict("causal_window", False, f"{KEEPS} n=2", "wide")],
+            "local-11": [verdict("mask", True, "right")],
+        },
+    )
+    write_grade(
+        tmp_path / "bob",
+        {
+            "local-1": [verdict("pairs", False, "not 7.\nIt is too small."), empty],
+            "local-8": [verdict("causal_window", False, "It is empty.", "none")],
+            "local-11": [verdict("mask", True, "right")],
+        },
+    )
+    write_grade(
+        tmp_path / "carl",
+        {
+            "local-1": [verdict("pairs", True, "right"), verdict("flops", True)],
+            "local-8": [verdict("causal_window", False, f"{KEEPS} n=3", "wide")],
+            "no-1": [verdict("@x", False, "-1")],
+        },
+    )
+    return tmp_path
+
+
+def test_a_class_learns_what_to_read_again(three_grades, capsys):
+    assert main(["mistakes", str(three_grades)]) == 0
+    window, pairs, unknown, flops = csv.reader(capsys.readouterr().out.splitlines()[1:])
+    causal = "notebooks/local_attention.html#the-causal-form"
+    assert window == [
+        *("local-8", "causal_window", "3", "3", "0", f"{KEEPS} n=2", "2"),
+        *("local_attention", "The causal form", causal),
+    ]
+    assert pairs[:7] == ["local-1", "pairs", "2", "3", "0", "'=2+2", "1"], "no formula"
+    assert pairs[9].endswith("#what-it-costs")
+    assert unknown == ["no-1", "'@x", "1", "1", "0", "'-1", "1", "", "", ""]
+    assert flops[:7] == ["local-1", "flops", "0", "1", "2", "", ""], "empty, not wrong"
+
+
+def test_the_commonest_mistake_counts_whatever_its_example():
+    said = [
+        ("a1", "a"),
+        ("b1", "b"),
+        ("c", None),
+        ("b2", "b"),
+        ("b2", "b"),
+        ("c", None),
+    ]
+    found = [Verdict("x", False, text, mistake) for text, mistake in said]
+    assert Tally("local-1", "x", found).commonest == ("b2", 3)
+    assert Tally("local-1", "x", [found[2], *found]).commonest == ("c", 3)
+    right = Verdict("x", True, "right")
+    assert Tally("local-1", "x", [right, Verdict("x", None, "")]).commonest == ("", 0)
+
+
+NO_GRADES = {
+    "nothing": "",
+    "no JSON": "{",
+    "a list": "[]",
+    "no results": "{}",
+    "bytes": b"\xff",
+    "too deep": "[" * 100_000,
+    "a number for a text": '{"results": [{"id": "local-1", "parts": [{"name": 1, '
+    '"passed": true, "text": "", "mistake": null}]}]}',
+    "a word for passed": '{"results": [{"id": "local-1", "parts": [{"name": "x", '
+    '"passed": "yes", "text": "", "mistake": null}]}]}',
+}
+
+
+@pytest.mark.parametrize("content", NO_GRADES.values(), ids=NO_GRADES)
+def test_a_file_that_is_no_grade_is_left_out_and_told(three_grades, capsys, content):
+    content = content if isinstance(content, bytes) else content.encode()
+    (three_grades / "dora.grade.json").write_bytes(content)
+    assert main(["mistakes", str(three_grades)]) == 1
+    told = capsys.readouterr()
+    assert "dora.grade.json: this is no grade" in told.err
+    assert told.out.count("\n") == 5, "the three others have their table"
+
+
+def test_a_folder_without_grades_is_told(tmp_path, capsys):
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        assert main(["mistakes", str(folder)]) == 2
+        told = capsys.readouterr()
+        assert f"{folder}: no grades in it; `grade` writes them" in told.err
+        assert not told.out
+    (tmp_path / "x.grade.json").mkdir()
+    assert main(["mistakes", str(tmp_path)]) == 2
+    assert "x.grade.json: Is a directory" in capsys.readouterr().err

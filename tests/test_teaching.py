@@ -82,7 +82,7 @@ def test_commands_on_the_pages_are_commands(path, monkeypatch):
             command.main([name, *words])
             assert known["assignment"] in {each.name for each in assignments()}
         else:
-            assert name in ("assign", "exam", "marks")
+            assert name in ("assign", "exam", "marks", "mistakes")
 
 
 # Misconceptions.

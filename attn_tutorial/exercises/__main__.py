@@ -26,6 +26,7 @@ from attn_tutorial.exercises.gradebook import (
     table,
 )
 from attn_tutorial.exercises.grading import Grade, Limits
+from attn_tutorial.exercises.mistakes import mistakes, read_grades
 from attn_tutorial.exercises.overview import overview
 from attn_tutorial.exercises.quizzes import quiz_markdown
 
@@ -81,6 +82,9 @@ def _add_for_teachers(commands: argparse._SubParsersAction) -> None:
     marks = commands.add_parser("marks", help="print the grades of a folder as CSV")
     marks.add_argument("folder", type=Path)
     marks.set_defaults(run=_marks)
+    wrong = commands.add_parser("mistakes", help="print what a class got wrong, as CSV")
+    wrong.add_argument("folder", type=Path, help="with the grades of the class")
+    wrong.set_defaults(run=_mistakes)
 
 
 def _add_grade(command: argparse.ArgumentParser) -> None:
@@ -232,6 +236,19 @@ def _exam(chosen: argparse.Namespace) -> int:
 def _marks(chosen: argparse.Namespace) -> int:
     print(marks(chosen.folder), end="")
     return 0
+
+
+def _mistakes(chosen: argparse.Namespace) -> int:
+    """Print the table; status 1 if some files were no grades, 2 if all were none."""
+    found, faults = read_grades(chosen.folder)
+    for fault in faults:
+        print(f"left out: {fault}", file=sys.stderr)
+    if not found:
+        advice = "`grade` writes them, beside the notebooks"
+        print(f"{chosen.folder}: no grades in it; {advice}", file=sys.stderr)
+        return 2
+    print(mistakes(found), end="")
+    return 1 if faults else 0
 
 
 def _show(graded: Grade) -> None:

@@ -170,6 +170,8 @@ class Exercise:
         kind: "predict", "derive", "implement" or "diagnose".
         difficulty: 1 (one idea), 2 (several) or 3 (an evening's).
         minutes: How long it takes with the chapter at hand.
+        section: The heading of the section of its chapter to read again if the answer
+            is wrong, as it stands there, without the marks before it.
         question: Markdown; says which names the answer has.
         parts: What is asked for.
         because: The reason, in a sentence or two of Markdown.
@@ -182,6 +184,7 @@ class Exercise:
     kind: str
     difficulty: int
     minutes: int
+    section: str
     question: str
     parts: tuple[Part, ...]
     because: str

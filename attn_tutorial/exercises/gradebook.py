@@ -17,7 +17,17 @@ import torch
 from attn_tutorial.exercises.assignments import assignment
 from attn_tutorial.exercises.grading import Grade, Limits, grade
 
-__all__ = ["Entry", "Rules", "grade_all", "grade_file", "marks", "submissions", "table"]
+__all__ = [
+    "Entry",
+    "Rules",
+    "as_csv",
+    "grade_all",
+    "grade_file",
+    "grade_files",
+    "marks",
+    "submissions",
+    "table",
+]
 
 SUFFIX = ".grade.json"
 
@@ -147,21 +157,26 @@ def table(entries: list[Entry]) -> str:
             line[1:3] = f"{entry.grade.points:g}", f"{possible:g}"
             line[4:] = len(entry.grade.errors), *(points.get(id, "") for id in ids)
         lines.append(line)
-    return _csv(lines)
+    return as_csv(lines)
+
+
+def grade_files(folder: Path) -> dict[str, Path]:
+    """The files of grades that lie in a folder, by the names of their notebooks."""
+    paths = sorted(folder.rglob(f"*{SUFFIX}"))
+    return {p.relative_to(folder).as_posix().removesuffix(SUFFIX): p for p in paths}
 
 
 def marks(folder: Path) -> str:
     """The grades that lie in a folder, as CSV: points, and how the runs ended."""
     lines = [["notebook", "points", "possible", "ended"]]
-    for path in sorted(folder.rglob(f"*{SUFFIX}")):
+    for name, path in grade_files(folder).items():
         found = json.loads(path.read_text(encoding="utf-8"))
-        name = path.relative_to(folder).as_posix().removesuffix(SUFFIX)
         points = (f"{found[key]:g}" for key in ("points", "possible"))
         lines.append([name, *points, found["ended"]])
-    return _csv(lines)
+    return as_csv(lines)
 
 
-def _csv(lines: list[list]) -> str:
+def as_csv(lines: list[list]) -> str:
     """Lines as CSV; a text that a spreadsheet would compute is kept from it."""
     text = io.StringIO()
     for line in lines:

@@ -34,6 +34,7 @@ EXERCISES = (
         kind="derive",
         difficulty=2,
         minutes=8,
+        section="Translation",
         question=(
             r"The translator of clauses gets a cross-window of 5, and an encoder of "
             r"two layers with a window of 2. Up to how many things can the verb be "
@@ -75,6 +76,7 @@ EXERCISES = (
         kind="implement",
         difficulty=2,
         minutes=8,
+        section="Translation",
         question=(
             r"The verb of a clause is its third token, and each other word is written "
             r"at most one place from where it is said. Write the mask of a "
@@ -142,6 +144,7 @@ EXERCISES = (
         kind="derive",
         difficulty=3,
         minutes=12,
+        section="Classification",
         question=(
             r"How accurate can a classifier of reviews be whose tokens meet their own "
             r"block of 4 and nothing else (`share`, with three digits)? Count all "
@@ -180,6 +183,7 @@ EXERCISES = (
         kind="predict",
         difficulty=2,
         minutes=8,
+        section="Speech recognition",
         question=(
             r"German *Schifffahrt* has three f's in a row. Letters sound for two "
             r"tokens each, and the recogniser has one layer. Which is the smallest "
@@ -210,6 +214,7 @@ EXERCISES = (
         kind="derive",
         difficulty=2,
         minutes=8,
+        section="Real-time translation",
         question=(
             r"An encoder of three layers has the pattern `local 4,2` and the "
             r"interpreter waits for 2 tokens. What is its average lag on texts of 40 "
@@ -243,6 +248,7 @@ EXERCISES = (
         kind="diagnose",
         difficulty=2,
         minutes=6,
+        section="Real-time translation",
         question=(
             r"“Our interpreter waits for 3 tokens only, and it translates as well as a "
             r"system that waits for the end. We put the mask of wait-3 into the "

@@ -75,6 +75,7 @@ EXERCISES = (
         kind="predict",
         difficulty=1,
         minutes=6,
+        section="On paper first",
         question=(
             r"A query keeps two keys with equal scores, $v = (1, 5)$, width 1, $dO = "
             r"1$. Compute $D$ (`D`) and the two numbers of $dS$ (`dS`, a list) by "
@@ -111,6 +112,7 @@ EXERCISES = (
         kind="predict",
         difficulty=1,
         minutes=6,
+        section="Store or recompute?",
         question=(
             r"Take eight heads in float32, $n = 65{,}536$ tokens and a window of $w = "
             r"128$. How many bytes hold (a) the weights of all pairs (`all_pairs`), "
@@ -157,6 +159,7 @@ EXERCISES = (
         kind="predict",
         difficulty=2,
         minutes=8,
+        section="Only kept pairs do any work",
         question=(
             r"How many FLOPs does the attention of one training step take (forward, "
             r"and backward with recomputed scores) for one head with $n = 16{,}384$, "
@@ -201,6 +204,7 @@ EXERCISES = (
         kind="diagnose",
         difficulty=2,
         minutes=10,
+        section="Six lines, derived",
         question=(
             r"A colleague writes `dscores = weights * (dweights - dweights.mean(-1, "
             r"keepdim=True))`, for full attention. For which weights is that right "
@@ -253,6 +257,7 @@ EXERCISES = (
         kind="implement",
         difficulty=2,
         minutes=12,
+        section="Six lines, derived",
         question=(
             r"Suppose that the scale $\alpha$ is learned. Derive $\partial "
             r"\mathcal{L} / \partial \alpha$, and write it in one line using `dq`, `q` "
@@ -303,6 +308,7 @@ EXERCISES = (
         kind="predict",
         difficulty=1,
         minutes=5,
+        section="Who hears the loss?",
         question=(
             r"Take a causal window of $w = 8$ and $n = 100$ tokens. How many queries "
             r"keep key 95 (`key_95`), key 0 (`key_0`) and key 50 (`key_50`)?"
@@ -339,6 +345,7 @@ EXERCISES = (
         kind="implement",
         difficulty=2,
         minutes=10,
+        section="Six lines, derived",
         question=(
             r"Write the gradient by the scores from the weights $P$ and the gradient "
             r"by them, $dP$."
@@ -393,6 +400,7 @@ EXERCISES = (
         kind="implement",
         difficulty=1,
         minutes=5,
+        section="Six lines, derived",
         question=r"Write the gradient by the values.",
         parts=(
             Function(
@@ -431,6 +439,7 @@ EXERCISES = (
         kind="derive",
         difficulty=2,
         minutes=6,
+        section="What is kept in memory until the backward pass",
         question=(
             r"How many numbers does a forward pass save for the backward pass, for "
             r"one head of width $d$: full attention that keeps its weights (`full`, "

@@ -67,6 +67,7 @@ EXERCISES = (
         kind="predict",
         difficulty=1,
         minutes=5,
+        section="Blocks, the same way",
         question=(
             r"A model of 6 layers needs 100 tokens of context. Which window "
             r"(`window`), which block size (`block`) do you try first? How many "
@@ -127,6 +128,7 @@ EXERCISES = (
         kind="predict",
         difficulty=2,
         minutes=10,
+        section="Blocks, the same way",
         question=(
             r"A causal head attends evenly to the 11 distances 0 to 10. What is the "
             r"smallest window that keeps 95 % of it (`window`), and what is the "
@@ -172,6 +174,7 @@ EXERCISES = (
         kind="derive",
         difficulty=2,
         minutes=8,
+        section="How far do dependencies reach in data?",
         question=(
             r"You estimate mutual information between letters of an alphabet from a "
             r"count of pairs. By how many bits is the estimate too large on average, "
@@ -236,6 +239,7 @@ EXERCISES = (
         kind="predict",
         difficulty=3,
         minutes=15,
+        section="When not to trust it",
         question=(
             r"A “model” is certain of the right answer everywhere, except that at "
             r"one position in a hundred it needs the token 40 steps back and loses "
@@ -278,6 +282,7 @@ EXERCISES = (
         kind="predict",
         difficulty=3,
         minutes=15,
+        section="When not to trust it",
         question=(
             r"A causal head gives half of its attention to the previous token, 0.3 "
             r"to the token 6 steps back, and 0.2 to the first token, in a text of "
@@ -334,6 +339,7 @@ EXERCISES = (
         kind="diagnose",
         difficulty=2,
         minutes=8,
+        section="The recorded test",
         question=(
             r"A colleague chose $w = 64$ for a two-layer model because 95 % of its "
             r"attention lies within 64. Trained with $w = 64$ it does as well as "
@@ -368,6 +374,7 @@ EXERCISES = (
         kind="implement",
         difficulty=1,
         minutes=8,
+        section="(b) Where does it look?",
         question=(
             r"Write the smallest window that holds all but a tolerance of a head's "
             r"attention."
@@ -417,6 +424,7 @@ EXERCISES = (
         kind="implement",
         difficulty=2,
         minutes=8,
+        section="(b) Where does it look?",
         question=(
             r"From a causal head's weights: which share of its attention goes to "
             r"each distance?"

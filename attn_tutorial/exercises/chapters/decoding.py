@@ -107,6 +107,7 @@ EXERCISES = (
         kind="predict",
         difficulty=1,
         minutes=6,
+        section="Bytes, not operations",
         question=(
             r"A model has 64 heads of queries, 8 of keys, and a cache of 8-bit "
             r"numbers. How many operations a byte does a step of attention have "
@@ -147,6 +148,7 @@ EXERCISES = (
         kind="predict",
         difficulty=2,
         minutes=8,
+        section="What a cache weighs",
         question=(
             r"A model has 30 layers, five of six with a window of 1,024 keys, 4 heads "
             r"of keys of width 128, and 16-bit numbers. It has read 32,768 tokens. How "
@@ -195,6 +197,7 @@ EXERCISES = (
         kind="derive",
         difficulty=2,
         minutes=10,
+        section="What must be kept",
         question=(
             r"Causal blocks of $b$ tokens: how many keys must be kept after $n$ "
             r"tokens, for the tokens still to come (`kept`, a function of $n$ and "
@@ -279,6 +282,7 @@ EXERCISES = (
         kind="implement",
         difficulty=2,
         minutes=10,
+        section="What must be kept",
         question=(
             r"Give the ring sinks: a first part that is never overwritten. How many "
             r"keys must it keep after $n$ tokens, for those still to come?"
@@ -329,6 +333,7 @@ EXERCISES = (
         kind="diagnose",
         difficulty=2,
         minutes=10,
+        section="The ring",
         question=r"""
             A colleague's ring attends *before* it writes:
 
@@ -378,6 +383,7 @@ EXERCISES = (
         kind="predict",
         difficulty=2,
         minutes=6,
+        section="What must be kept",
         question=(
             r"How far back does `causal_needs` say that `dilated 4,0 8` looks "
             r"(`back`)? A query meets 5 keys. How many does the ring hold (`slots`), "
@@ -423,6 +429,7 @@ EXERCISES = (
         kind="implement",
         difficulty=1,
         minutes=8,
+        section="The ring",
         question=r"Which token stands in which slot of a ring after $n$ tokens?",
         parts=(
             Function(
@@ -476,6 +483,7 @@ EXERCISES = (
         kind="implement",
         difficulty=2,
         minutes=12,
+        section="Any split gives the same",
         question=r"Write one step of decoding with a window: append, attend, trim.",
         parts=(
             Function(
@@ -528,6 +536,7 @@ EXERCISES = (
         kind="implement",
         difficulty=1,
         minutes=5,
+        section="Bytes, not operations",
         question=(
             r"How many operations does one step of attention do for each byte of the "
             r"cache that it reads?"

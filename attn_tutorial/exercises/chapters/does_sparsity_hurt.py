@@ -92,6 +92,7 @@ EXERCISES = (
         kind="predict",
         difficulty=2,
         minutes=8,
+        section="Reach: the latch",
         question=(
             r"A value must be remembered for 79 steps by $L = 6$ causal layers. Give "
             r"the smallest window (`window`), and the smallest block size for which "
@@ -152,6 +153,7 @@ EXERCISES = (
         kind="derive",
         difficulty=2,
         minutes=15,
+        section="When is a difference a difference?",
         question=(
             r"A page compares 7 contenders with the same full-attention runs, three "
             r"seeds each. Suppose that all 8 are equal. Simulate it (2,000 pages, "
@@ -198,6 +200,7 @@ EXERCISES = (
         kind="derive",
         difficulty=2,
         minutes=12,
+        section="When is a difference a difference?",
         question=(
             r"The true difference is two standard deviations. With 3 seeds the rule "
             r"notices it in 41 % of the cases. In which share does it notice it with "
@@ -243,6 +246,7 @@ EXERCISES = (
         kind="predict",
         difficulty=2,
         minutes=8,
+        section="What is equal?",
         question=(
             r"Take the model of the chapter ($d_{\text{model}} = 128$, 4 layers) with "
             r"a context of $n = 8192$. How many times the steps may a window of 16 "
@@ -286,6 +290,7 @@ EXERCISES = (
         kind="diagnose",
         difficulty=2,
         minutes=15,
+        section="Where in the passage?",
         question=(
             r"A seed has drawn the same batches for every contender. Load the "
             r"language models and take, at equal steps, the differences `local 64` "
@@ -351,6 +356,7 @@ EXERCISES = (
         kind="diagnose",
         difficulty=2,
         minutes=10,
+        section="What others measured",
         question=r"""
             A colleague writes: “We replaced full attention by a window of 128 in all 24
             layers. Perplexity on our test text rose by 0.4 %, and no benchmark moved;
@@ -391,6 +397,7 @@ EXERCISES = (
         kind="implement",
         difficulty=2,
         minutes=10,
+        section="When is a difference a difference?",
         question=(
             r"Write the rule that decides in "
             r"this book whether two contenders differ."
@@ -446,6 +453,7 @@ EXERCISES = (
         kind="implement",
         difficulty=1,
         minutes=6,
+        section="Reach: the latch",
         question=(
             r"How many steps back does a position hear in causal adjacent blocks, "
             r"far from the start?"

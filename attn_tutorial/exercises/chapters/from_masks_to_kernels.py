@@ -65,6 +65,7 @@ EXERCISES = (
         kind="predict",
         difficulty=3,
         minutes=15,
+        section="The bytes of a schedule",
         question=(
             r"Take one head with $n = 1024$ and $d = 64$ in half precision ($\beta = "
             r"2$), a window of $w = 64$, and tiles of $64 \times 64$ on a grid. How "
@@ -132,6 +133,7 @@ EXERCISES = (
         kind="predict",
         difficulty=2,
         minutes=12,
+        section="What happens inside: a simulator",
         question=(
             r"Take $n = 2048$ tokens and $w = 128$. How many tiles are skipped, "
             r"partial and full on a grid of $128 \times 128$ (`large`, a list of "
@@ -198,6 +200,7 @@ EXERCISES = (
         kind="derive",
         difficulty=3,
         minutes=15,
+        section="The bytes of a schedule",
         question=(
             r"A kernel could walk the other way round: each program owns a tile of "
             r"*keys* and values, loads it once, and visits the tiles of queries; for "
@@ -267,6 +270,7 @@ EXERCISES = (
         kind="predict",
         difficulty=2,
         minutes=10,
+        section="Which keys do I meet?",
         question=(
             r"A text of $n = 4096$ tokens is cut into tiles of 128 queries by 64 keys. "
             r"How many of the visited tiles are full, so that a kernel need not mask "
@@ -322,6 +326,7 @@ EXERCISES = (
         kind="predict",
         difficulty=2,
         minutes=10,
+        section="Which keys do I meet?",
         question=(
             r"A tile owns queries 64 to 127 of a long text, $w = 100$, steps of 32 "
             r"keys. Which keys does it meet, from `begin` up to and without `end` "
@@ -389,6 +394,7 @@ EXERCISES = (
         kind="diagnose",
         difficulty=3,
         minutes=10,
+        section="The loop",
         question=(
             r"A colleague starts the loop with `top = tl.zeros(...)` instead of "
             r"$-\infty$, “since it is only a shift, and any shift is exact”. All "
@@ -444,6 +450,7 @@ EXERCISES = (
         kind="implement",
         difficulty=1,
         minutes=8,
+        section="Which keys do I meet?",
         question=r"Which keys does a tile of queries meet, in a window with two sides?",
         parts=(
             Function(
@@ -495,6 +502,7 @@ EXERCISES = (
         kind="implement",
         difficulty=2,
         minutes=10,
+        section="Which keys do I meet?",
         question=(
             r"A tile needs no mask on keys that *all* its queries meet. Which are "
             r"they?"
@@ -554,6 +562,7 @@ EXERCISES = (
         kind="implement",
         difficulty=1,
         minutes=4,
+        section="What happens inside: a simulator",
         question=(
             r"Write the test that lets a kernel "
             r"skip a tile, or leave its mask away."

@@ -94,6 +94,7 @@ EXERCISES = (
         kind="predict",
         difficulty=1,
         minutes=5,
+        section="Another window than its own",
         question=(
             r"A Mistral has `sliding_window=4096`. Which `window=w` makes a Llama "
             r"with the same weights compute the same (`llama`)? And which is the "
@@ -131,6 +132,7 @@ EXERCISES = (
         kind="predict",
         difficulty=2,
         minutes=10,
+        section="Padding, and packed documents",
         question=(
             r"Three documents of 20, 30 and 14 tokens are packed, and the borders "
             r"are lost. How many pairs leak across them with `sliding_window=8` "
@@ -175,6 +177,7 @@ EXERCISES = (
         kind="derive",
         difficulty=2,
         minutes=8,
+        section="A sink, by the log-sum-exp",
         question=(
             r"A query of gpt-oss meets $\kappa$ keys whose scores are all 0, and the "
             r"sink's score is $s_{\text{sink}}$. Which share of the weight do the keys "
@@ -231,6 +234,7 @@ EXERCISES = (
         kind="predict",
         difficulty=3,
         minutes=15,
+        section="A mask is a program",
         question=(
             r"“The last 4 keys or the same chunk of 8, and nothing ahead”: how many "
             r"of the pairs of 64 tokens does this mask keep (`pairs`)? The library "
@@ -277,6 +281,7 @@ EXERCISES = (
         kind="diagnose",
         difficulty=1,
         minutes=6,
+        section="What cannot be served, and must say so",
         question=(
             r"A colleague swaps the attention of a Longformer and reports: “The same "
             r"outputs to the last bit, and not a millisecond faster.” What happened "
@@ -320,6 +325,7 @@ EXERCISES = (
         kind="implement",
         difficulty=1,
         minutes=5,
+        section="Two functions serve a layer",
         question=(
             r"Turn a boolean mask, True = attend, into one that is added to the "
             r"scores."
@@ -382,6 +388,7 @@ EXERCISES = (
         kind="implement",
         difficulty=2,
         minutes=8,
+        section="Padding, and packed documents",
         question=(
             r"Several documents lie end to end in one sequence. Write the causal "
             r"mask that keeps them apart."
@@ -431,6 +438,7 @@ EXERCISES = (
         kind="implement",
         difficulty=1,
         minutes=5,
+        section="Padding, and packed documents",
         question=r"Write the positions of packed documents.",
         parts=(
             Function(
@@ -470,6 +478,7 @@ EXERCISES = (
         kind="implement",
         difficulty=2,
         minutes=8,
+        section="A sink, by the log-sum-exp",
         question=r"Write attention with a sink score, as gpt-oss has it.",
         parts=(
             Function(

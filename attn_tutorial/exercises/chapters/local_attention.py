@@ -139,6 +139,7 @@ EXERCISES = (
         kind="predict",
         difficulty=1,
         minutes=4,
+        section="What it costs",
         question=(
             r"A text has $n = 1000$ tokens, and the window is $w = 10$. How many pairs "
             r"are kept (`pairs`), and how many FLOPs does one head of width $d = 64$ "
@@ -187,6 +188,7 @@ EXERCISES = (
         kind="predict",
         difficulty=1,
         minutes=5,
+        section="Third version: tiles",
         question=(
             r"What is the tile tax, by the formula $(2w + t)/(2w + 1)$, for $w = "
             r"128$ and tiles of 64, to three decimals (`tax`)? Which is the largest "
@@ -225,6 +227,7 @@ EXERCISES = (
         kind="derive",
         difficulty=2,
         minutes=8,
+        section="The causal form",
         question=(
             r"Derive the number of pairs that a causal window keeps, for $w \le n - "
             r"1$ (`pairs`, a function of $n$ and $w$). How many for $n = 4096$ and "
@@ -298,6 +301,7 @@ EXERCISES = (
         kind="implement",
         difficulty=2,
         minutes=15,
+        section="Tiles in code",
         question=(
             r"Change `by_tiles` into `causal_tiles`; two lines change. How many "
             r"FLOPs does `counted` report for `q, k, v` of shape `(24, 8)`, a window "
@@ -382,6 +386,7 @@ EXERCISES = (
         kind="diagnose",
         difficulty=1,
         minutes=6,
+        section="The causal form",
         question=r"""
             A colleague wants a causal window of $w = 3$ and writes
 
@@ -439,6 +444,7 @@ EXERCISES = (
         kind="predict",
         difficulty=2,
         minutes=6,
+        section="Depth",
         question=(
             r"(a) How many layers with $w = 64$, two-sided, does it take until every "
             r"one of 8192 tokens can influence every other (`layers`)? (b) A model "
@@ -486,6 +492,7 @@ EXERCISES = (
         kind="implement",
         difficulty=1,
         minutes=6,
+        section="What was meant",
         question=(
             r"Write the mask of a window with two sides. It must hold for $w = 0$, "
             r"for $w \ge n$ and for no tokens at all."
@@ -501,6 +508,7 @@ EXERCISES = (
         kind="implement",
         difficulty=1,
         minutes=6,
+        section="The causal form",
         question=(
             r"Write the mask of a causal window: each token sees itself and the $w$ "
             r"tokens before it."
@@ -513,6 +521,7 @@ EXERCISES = (
         kind="implement",
         difficulty=2,
         minutes=15,
+        section="First version: a loop",
         question=(
             r"Write window attention as a loop over the queries that never touches a "
             r"key outside the window."
@@ -584,6 +593,7 @@ EXERCISES = (
         kind="implement",
         difficulty=2,
         minutes=8,
+        section="What was meant",
         question=(
             r"Write the number of kept pairs in closed form, for every $w \ge 0$, "
             r"also beyond the length."
@@ -641,6 +651,7 @@ EXERCISES = (
         kind="diagnose",
         difficulty=2,
         minutes=6,
+        section="The causal form",
         question=r"""
             Training with a new mask goes splendidly: the loss falls far below that of
             full attention. When the model writes by itself, it writes nonsense. Which

@@ -98,6 +98,7 @@ EXERCISES = (
         kind="predict",
         difficulty=1,
         minutes=8,
+        section="Measures, on heads made by hand",
         question=(
             r"A causal head spreads its attention evenly over its window of $w = "
             r"15$. (a) What are its entropy (`bits`), its effective number of keys "
@@ -153,6 +154,7 @@ EXERCISES = (
         kind="predict",
         difficulty=2,
         minutes=8,
+        section="What a window must hold",
         question=(
             r"Three layers with causal windows $w_0 = 1$, $w_1 = 8$ and $w_2 = 8$. "
             r"(a) What is the longest period that such a stack could copy, by the "
@@ -193,6 +195,7 @@ EXERCISES = (
         kind="predict",
         difficulty=2,
         minutes=10,
+        section="Measures, on heads made by hand",
         question=(
             r"An induction head reads a text of period 5 that is written down "
             r"*three* times, and spreads evenly over all tokens that came next so "
@@ -236,6 +239,7 @@ EXERCISES = (
         kind="predict",
         difficulty=2,
         minutes=8,
+        section="Attention is not the effect, and neither is the gradient",
         question=(
             r"Attention is $(0.8, 0.15, 0.05)$, and the effect of token $j$ is $|p_j "
             r"v_j|$. Give three values for which attention and effect have a rank "
@@ -259,6 +263,7 @@ EXERCISES = (
         kind="derive",
         difficulty=2,
         minutes=8,
+        section="Looking at nothing",
         question=(
             r"With the sink score $s_{\text{sink}}$, a query has $\kappa$ keys, all "
             r"with score 0. Which share of its attention goes to nothing, as a "
@@ -337,6 +342,7 @@ EXERCISES = (
         kind="diagnose",
         difficulty=2,
         minutes=8,
+        section="Does this head do it? Silence it",
         question=(
             r"A colleague reports: “I silenced each of the 144 heads of my model, "
             r"one at a time. No loss rose by more than 0.01. So attention is not "
@@ -388,6 +394,7 @@ EXERCISES = (
         kind="implement",
         difficulty=1,
         minutes=6,
+        section="Measures, on heads made by hand",
         question=r"Write the entropy of rows of weights, in bits. A weight may be 0.",
         parts=(
             Function(
@@ -441,6 +448,7 @@ EXERCISES = (
         kind="implement",
         difficulty=1,
         minutes=6,
+        section="Measures, on heads made by hand",
         question=r"How far back does each query of a causal head look on average?",
         parts=(
             Function(
@@ -493,6 +501,7 @@ EXERCISES = (
         kind="implement",
         difficulty=2,
         minutes=8,
+        section="Measures, on heads made by hand",
         question=r"Write the score of an induction head.",
         parts=(
             Function(

@@ -90,6 +90,7 @@ EXERCISES = (
         kind="predict",
         difficulty=2,
         minutes=10,
+        section="Without a window: all-gather and ring",
         question=(
             r"Cut $n = 65{,}536$ tokens over $G = 8$ ranks, with $w = 256$ and 8 heads "
             r"of width $d = d_v = 64$ in float32. How many bytes does a rank in the "
@@ -148,6 +149,7 @@ EXERCISES = (
         kind="predict",
         difficulty=1,
         minutes=8,
+        section="Shards need not be equal",
         question=(
             r"Shards of 10, 3 and 10 tokens, $w = 5$. How many tokens does each rank "
             r"receive from each rank, forward? Give three lists of three, the "
@@ -203,6 +205,7 @@ EXERCISES = (
         kind="diagnose",
         difficulty=2,
         minutes=12,
+        section="Shards need not be equal",
         question=(
             r"A colleague's exchange takes “the last $w$ keys of the rank before me "
             r"and the first $w$ of the rank after me”, as slices `[-w:]` and `[:w]`, "
@@ -257,6 +260,7 @@ EXERCISES = (
         kind="derive",
         difficulty=3,
         minutes=15,
+        section="What a shard lacks",
         question=(
             r"A stack of $L$ windowed layers exchanges $w$ tokens to each side in "
             r"every layer. Alternatively fetch one halo of $Lw$ tokens of the "
@@ -332,6 +336,7 @@ EXERCISES = (
         kind="implement",
         difficulty=2,
         minutes=15,
+        section="Shards need not be equal",
         question=(
             r"Write `halo_for_blocks(lengths, block_size)`, from `at.dense_mask` and "
             r"nothing else. For cuts of 48 tokens into 4 shards of which none is "
@@ -407,6 +412,7 @@ EXERCISES = (
         kind="derive",
         difficulty=2,
         minutes=10,
+        section="Without a window: all-gather and ring",
         question=(
             r"Causal *full* attention on $G$ equal contiguous shards: how many pairs "
             r"does rank $r$ compute, as a function of $r$ and of the length $n/G$ of a "
@@ -481,6 +487,7 @@ EXERCISES = (
         kind="implement",
         difficulty=2,
         minutes=8,
+        section="What a shard lacks",
         question=(
             r"How many tokens does a rank fetch from before its shard, and how many "
             r"from after it? Shards may be short, or empty."

@@ -98,6 +98,7 @@ EXERCISES = (
         kind="predict",
         difficulty=1,
         minutes=6,
+        section="Structure",
         question=(
             r"A model has 32 layers, $d_{\text{model}} = 4096$, 32 heads, and keeps 2 "
             r"bytes a number. How many GiB are the keys and values of 8,192 tokens for "
@@ -143,6 +144,7 @@ EXERCISES = (
         kind="derive",
         difficulty=2,
         minutes=8,
+        section="Low rank",
         question=(
             r"From which rank on does low-rank attention have *more* weights in keys "
             r"and values than plain attention, as a function of $d_{\text{model}}$: "
@@ -202,6 +204,7 @@ EXERCISES = (
         kind="derive",
         difficulty=2,
         minutes=10,
+        section="How to make a matrix orthogonal without taking it apart",
         question=(
             r"The classical Newton-Schulz iteration is $\zeta_l \to \frac{1}{8}(15 "
             r"\zeta_l - 10 \zeta_l^3 + 3 \zeta_l^5)$. Give the derivative of this "
@@ -268,6 +271,7 @@ EXERCISES = (
         kind="implement",
         difficulty=3,
         minutes=15,
+        section="Low rank",
         question=(
             r"Without rotary positions low-rank attention need not rebuild keys. With "
             r"$x^{\downarrow}_j = W^{\downarrow} x_j$ and one head, write attention in "
@@ -345,6 +349,7 @@ EXERCISES = (
         kind="derive",
         difficulty=2,
         minutes=6,
+        section="Regularisation",
         question=(
             r"With AdamW at a rate of $\eta = 0.003$ whose schedule averages to half "
             r"of it, and 10,000 steps, which weight decay $\omega$ halves a weight "
@@ -372,6 +377,7 @@ EXERCISES = (
         kind="diagnose",
         difficulty=3,
         minutes=15,
+        section="How to fake a winner",
         question=r"""
             A paper reports: “Our optimiser reaches 2.31 bits, AdamW 2.40 (PyTorch's
             defaults). We ran our method with five learning rates and report the best
@@ -427,6 +433,7 @@ EXERCISES = (
         kind="implement",
         difficulty=2,
         minutes=12,
+        section="As they are run",
         question=r"Write one step of AdamW.",
         parts=(
             Function(
@@ -510,6 +517,7 @@ EXERCISES = (
         kind="implement",
         difficulty=1,
         minutes=4,
+        section="Structure",
         question=r"How many numbers does a cache hold? Write it for grouped heads.",
         parts=(
             Function(

@@ -108,6 +108,7 @@ EXERCISES = (
         kind="predict",
         difficulty=1,
         minutes=6,
+        section="Patterns combine as sets do",
         question=(
             r"How many pairs does `at.patterns.local(2) | at.patterns.strided(8)` "
             r"keep at $n = 64$? Derive it, then count the mask."
@@ -135,6 +136,7 @@ EXERCISES = (
         kind="implement",
         difficulty=2,
         minutes=12,
+        section="Patterns combine as sets do",
         question=(
             r"The Sparse Transformer's other design, *fixed*, lets token $i$ see the "
             r"earlier tokens of its own block of `size`, and the last `last` tokens "
@@ -233,6 +235,7 @@ EXERCISES = (
         kind="predict",
         difficulty=3,
         minutes=15,
+        section="Attention as a graph",
         question=(
             r"Split the pattern *fixed*: some layers use “own block” only, others "
             r"“the last token of every block” only, both causal, blocks of 6, $n = "
@@ -280,6 +283,7 @@ EXERCISES = (
         kind="derive",
         difficulty=3,
         minutes=20,
+        section="Reach is not influence",
         question=(
             r"(a) Derive the standard deviation of the lag for a causal window ($w + "
             r"1$ keys, uniform, no residual branch) after $L$ layers, as a function "
@@ -386,6 +390,7 @@ EXERCISES = (
         kind="predict",
         difficulty=2,
         minutes=8,
+        section="Reach is not influence",
         question=(
             r"A window of $w = 64$ must serve dependencies 1,000 tokens apart. How "
             r"many layers until 1,000 is within reach (`reach`)? How many until one "
@@ -428,6 +433,7 @@ EXERCISES = (
         kind="diagnose",
         difficulty=3,
         minutes=12,
+        section="Attention as a graph",
         question=(
             r"A colleague reports: “My decoder uses `causal() & (dilated(4, step=2) "
             r"| global_tokens(2))` with 8 layers at $n = 40$, so thanks to the "
@@ -472,6 +478,7 @@ EXERCISES = (
         kind="implement",
         difficulty=1,
         minutes=6,
+        section="Four more shapes",
         question=(
             r"Write the mask of a dilated window: $w$ keys on each side, `step` "
             r"apart."
@@ -529,6 +536,7 @@ EXERCISES = (
         kind="implement",
         difficulty=2,
         minutes=8,
+        section="Patterns combine as sets do",
         question=(
             r"Write the mask of a decoder with attention sinks: a causal window of "
             r"$w$ keys back, and the first few tokens for ever."
@@ -593,6 +601,7 @@ EXERCISES = (
         kind="implement",
         difficulty=2,
         minutes=12,
+        section="Attention as a graph",
         question=(
             r"Which inputs can influence which outputs after $L$ layers with one "
             r"mask? Write it with products of the mask."

@@ -106,6 +106,7 @@ EXERCISES = (
         kind="derive",
         difficulty=2,
         minutes=10,
+        section="The roof",
         question=(
             r"Adjacent blocks of $b$ tokens, $\beta$ bytes a number. What is their "
             r"intensity in operations per byte, if each tensor crosses the memory "
@@ -174,6 +175,7 @@ EXERCISES = (
         kind="derive",
         difficulty=2,
         minutes=8,
+        section="The roof",
         question=(
             r"Forward and backward together cost $7/2$ times the operations of the "
             r"forward pass, and read or write twelve tensors of the size of $q$ "
@@ -239,6 +241,7 @@ EXERCISES = (
         kind="implement",
         difficulty=2,
         minutes=12,
+        section="Where full attention is faster",
         question=(
             r"Two routines take, at lengths of 1024, 2048 and 4096, 2, 8 and 32 ms "
             r"(the first) and 5, 10 and 20 ms (the second). Write the crossing by "
@@ -316,6 +319,7 @@ EXERCISES = (
         kind="diagnose",
         difficulty=2,
         minutes=10,
+        section="Where the line bends",
         question=(
             r"A colleague times full attention at $n = 512, 1024, 2048, 4096$, fits "
             r"a slope below 1 and reports “practically linear”. Her routine takes "
@@ -376,6 +380,7 @@ EXERCISES = (
         kind="predict",
         difficulty=2,
         minutes=8,
+        section="The roof",
         question=(
             r"Someone's kernel for $w = 128$ in 16-bit numbers reaches 12 % of an "
             r"H100's peak rate of 989 TFLOP/s, counted in useful operations; its "
@@ -410,6 +415,7 @@ EXERCISES = (
         kind="implement",
         difficulty=2,
         minutes=12,
+        section="Where full attention is faster",
         question=(
             r"Full attention runs at 100 GFLOP/s, the tiles ($t = 32$) at 80 GFLOP/s "
             r"of what they compute, and each call of the tiles costs 2 ms on top. "
@@ -460,6 +466,7 @@ EXERCISES = (
         kind="implement",
         difficulty=1,
         minutes=8,
+        section="Time against length",
         question=r"Write the slope that log-log plots are fitted with.",
         parts=(
             Function(
@@ -519,6 +526,7 @@ EXERCISES = (
         kind="implement",
         difficulty=1,
         minutes=5,
+        section="The roof",
         question=r"Write the roofline's bound on the time.",
         parts=(
             Function(

@@ -57,6 +57,7 @@ EXERCISES = (
         kind="predict",
         difficulty=1,
         minutes=3,
+        section="By hand",
         question=(
             r"In the example with scores 4, 2, 0, leave out the division by "
             r"$\sqrt{d_k} = 2$. What is the largest weight, to three digits?"
@@ -86,6 +87,7 @@ EXERCISES = (
         kind="derive",
         difficulty=1,
         minutes=5,
+        section="Why divide by the square root of $d_k$?",
         question=(
             r"The components of $q$ have standard deviation 2, those of $k$ have 3, "
             r"all independent with mean 0, and $d_k = 64$. By which factor must the "
@@ -127,6 +129,7 @@ EXERCISES = (
         kind="derive",
         difficulty=2,
         minutes=8,
+        section="The gradient of the softmax",
         question=(
             r"Two keys have the scores $s$ and $0$, and the first of them has the "
             r"weight $p$. Write the derivative of $p$ with respect to $s$ as a "
@@ -199,6 +202,7 @@ EXERCISES = (
         kind="diagnose",
         difficulty=1,
         minutes=5,
+        section="The implementation",
         question=(
             r"A colleague's attention passes all shape checks, but each output seems "
             r"to be an average with weights that do not sum to 1. For zero queries, "
@@ -244,6 +248,7 @@ EXERCISES = (
         kind="implement",
         difficulty=3,
         minutes=30,
+        section="Two sentences",
         question=r"""
             Write `left_out(adjective, noun)`: train a translator `without=f"{adjective}
             {noun}"` as above and return whether it translates `f"the {adjective} {noun}
@@ -305,6 +310,7 @@ EXERCISES = (
         kind="predict",
         difficulty=2,
         minutes=6,
+        section="Attention does not know the order",
         question=(
             r"A model without positions reads `3 7 3 1 7 3`. At most how many "
             r"different rows can its output have (`rows`)? With the causal mask, in "
@@ -349,6 +355,7 @@ EXERCISES = (
         kind="implement",
         difficulty=1,
         minutes=10,
+        section="The implementation",
         question=(
             r"Write attention in two or three lines, without `at.attention`. It has "
             r"to hold for batch axes in front, for other numbers of keys than of "
@@ -365,6 +372,7 @@ EXERCISES = (
         kind="implement",
         difficulty=2,
         minutes=10,
+        section="The implementation",
         question=(
             r"Write causal attention: token $i$ averages over the tokens $0$ to $i$ "
             r"only."
@@ -380,6 +388,7 @@ EXERCISES = (
         kind="implement",
         difficulty=2,
         minutes=8,
+        section="Several look-ups at once: heads",
         question=(
             r"Cut $(\text{batch}, n, h \cdot d)$ into heads, $(\text{batch}, h, n, "
             r"d)$: head 0 gets the first $d$ features of each token, head 1 the next "

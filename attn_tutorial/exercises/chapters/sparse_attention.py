@@ -100,6 +100,7 @@ EXERCISES = (
         kind="predict",
         difficulty=1,
         minutes=4,
+        section="How many pairs?",
         question=(
             r"A text of $n = 512$ tokens is cut into $m = 8$ blocks; each meets "
             r"itself and the two beside it. How many pairs are kept (`pairs`), and "
@@ -138,6 +139,7 @@ EXERCISES = (
         kind="predict",
         difficulty=1,
         minutes=3,
+        section="Error 2: the slice is empty",
         question=(
             r"On an axis of 100 positions, what is the smallest $n$ for which `-n:n` "
             r"selects anything (`n`), and which positions does it select "
@@ -174,6 +176,7 @@ EXERCISES = (
         kind="derive",
         difficulty=2,
         minutes=12,
+        section="How many pairs?",
         question=(
             r"Let every block read $\nu$ neighbours on each side instead of one, with "
             r"$\nu < m$. Derive the number of kept pairs as a function of $m$, $b$ and "
@@ -265,6 +268,7 @@ EXERCISES = (
         kind="diagnose",
         difficulty=2,
         minutes=10,
+        section="The slice that the document was looking for",
         question=(
             r"A colleague writes `by_blocks` with `k[..., start - b : start + 2 * b, "
             r":]` (and the same for `v`), without `max(0, ...)`. With $n = 24$ and "
@@ -306,6 +310,7 @@ EXERCISES = (
         kind="implement",
         difficulty=2,
         minutes=10,
+        section="How many pairs?",
         question=(
             r"Write `causal_pairs(n, m)`, the number of pairs kept by $m$ equal "
             r"blocks *and* $j \le i$, as a closed form."
@@ -362,6 +367,7 @@ EXERCISES = (
         kind="predict",
         difficulty=2,
         minutes=6,
+        section="Choosing $b$",
         question=(
             r"A model has $L = 12$ layers and $n = 8192$. What is the smallest block "
             r"size that connects all tokens, (a) if the number of blocks must divide "
@@ -399,6 +405,7 @@ EXERCISES = (
         kind="implement",
         difficulty=1,
         minutes=6,
+        section="What was meant",
         question=r"Write the mask of adjacent blocks. The last block may be shorter.",
         parts=(
             Function(
@@ -474,6 +481,7 @@ EXERCISES = (
         kind="implement",
         difficulty=1,
         minutes=6,
+        section="The slice that the document was looking for",
         question=(
             r"Which keys does block number `block` meet? Write the ends of its run, "
             r"as a slice has them."
@@ -524,6 +532,7 @@ EXERCISES = (
         kind="implement",
         difficulty=2,
         minutes=12,
+        section="The slice that the document was looking for",
         question=(
             r"Write attention in adjacent blocks as a loop over blocks of queries, "
             r"without a mask. The last block may be shorter. You may use "

@@ -41,6 +41,7 @@ EXERCISES = (
         kind="predict",
         difficulty=2,
         minutes=10,
+        section="The tax of tiles on a grid",
         question=(
             r"(a) Tiles of $64 \times 128$ (64 queries, 128 keys). How many keys "
             r"does a query pay for with $w = 100$ (`keys`), and what is the tax, to "
@@ -114,6 +115,7 @@ EXERCISES = (
         kind="predict",
         difficulty=2,
         minutes=10,
+        section="Patient 5: a window below the tile",
         question=(
             r"You may choose any window up to 200, on square tiles of 64. Which one "
             r"has the highest useful share (`best`), and what is it, to three "
@@ -163,6 +165,7 @@ EXERCISES = (
         kind="derive",
         difficulty=2,
         minutes=12,
+        section="The tax of tiles on a grid",
         question=(
             r"A causal window on square tiles of $t$: how many keys does a query pay "
             r"for, away from the start (`keys`, a function of $w$ and $t$)? Which "
@@ -235,6 +238,7 @@ EXERCISES = (
         kind="diagnose",
         difficulty=2,
         minutes=12,
+        section="Patient 8: the mask costs more than the attention",
         question=(
             r"Attention scores in bfloat16, to which a float32 mask of $0$ and "
             r"$-\infty$ is *added* ([a known "
@@ -291,6 +295,7 @@ EXERCISES = (
         kind="diagnose",
         difficulty=2,
         minutes=10,
+        section="The checklist",
         question=r"""
             Three colleagues, three sentences. What is the cause of each? (1) “0.09 ms
             with 1024 tokens, 0.09 ms with 16,384, and 0.09 ms with full attention.”
@@ -352,6 +357,7 @@ EXERCISES = (
         kind="predict",
         difficulty=3,
         minutes=12,
+        section="Before you write any code",
         question=(
             r"A layer has $d_\text{model} = 1024$, $n = 8192$, and a causal window "
             r"of 511 (512 keys) on tiles of $128 \times 128$. (a) By which factor do "
@@ -406,6 +412,7 @@ EXERCISES = (
         kind="implement",
         difficulty=1,
         minutes=6,
+        section="The tax of tiles on a grid",
         question=(
             r"How many keys does a query pay for on square tiles? Write it for a "
             r"window with two sides."
@@ -459,6 +466,7 @@ EXERCISES = (
         kind="implement",
         difficulty=1,
         minutes=5,
+        section="Patient 11: it was not the attention",
         question=(
             r"Attention is a share of a training step. By which factor does the "
             r"*step* get faster if attention gets `factor` times as fast?"

@@ -79,6 +79,7 @@ EXERCISES = (
         kind="derive",
         difficulty=1,
         minutes=5,
+        section="At which length does attention dominate?",
         question=(
             r"A layer has width $d_{\text{model}} = 1024$. From which length on does "
             r"attention take more than *three quarters* of its FLOPs? Give the "
@@ -124,6 +125,7 @@ EXERCISES = (
         kind="derive",
         difficulty=1,
         minutes=5,
+        section="The rest of the layer",
         question=(
             r"Some models use an MLP that widens by another factor than 4. At which "
             r"length does attention cost as much as the rest of its layer, as a "
@@ -178,6 +180,7 @@ EXERCISES = (
         kind="predict",
         difficulty=1,
         minutes=5,
+        section="The memory of the scores",
         question=(
             r"A GPU has 80 GiB of memory free. What is the largest $n$, a power of "
             r"two, for which the scores of one layer with 16 heads fit in float16, "
@@ -211,6 +214,7 @@ EXERCISES = (
         kind="derive",
         difficulty=2,
         minutes=10,
+        section="The online softmax in code",
         question=(
             r"How many numbers does the largest tensor hold that `online_attention` "
             r"makes for $n = 4096$ queries and keys of width $d = 64$, as a function "
@@ -268,6 +272,7 @@ EXERCISES = (
         kind="diagnose",
         difficulty=2,
         minutes=12,
+        section="The online softmax in code",
         question=r"""
             A colleague rewrites the loop of the online softmax and moves one line: `top
             = new_top` now comes *before* `shrink = torch.exp(top - new_top)`. For which
@@ -326,6 +331,7 @@ EXERCISES = (
         kind="derive",
         difficulty=2,
         minutes=8,
+        section="At which length does attention dominate?",
         question=(
             r"The causal pattern keeps $n(n+1)/2$ pairs. At which length does causal "
             r"attention cost as much as the rest of its layer, as a function of "
@@ -378,6 +384,7 @@ EXERCISES = (
         kind="implement",
         difficulty=1,
         minutes=6,
+        section="Must the matrix exist?",
         question=(
             r"Write a softmax over the last axis by hand, without `softmax`, that "
             r"survives scores of 1000 and of -1000."
@@ -440,6 +447,7 @@ EXERCISES = (
         kind="implement",
         difficulty=3,
         minutes=15,
+        section="Parts that never met",
         question=(
             r"The online softmax cuts the keys into chunks. Write the merge of two "
             r"finished parts, in any order. For scores of 90 and more, no "

@@ -33,6 +33,7 @@ EXERCISES = (
         kind="derive",
         difficulty=1,
         minutes=5,
+        section="Parameters and FLOPs",
         question=(
             r"With projections, a self-attention layer costs $8nd^2 + 4n^2d$ FLOPs "
             r"and a recurrence $4nd^2$. From which length on does attention cost at "
@@ -60,6 +61,7 @@ EXERCISES = (
         kind="predict",
         difficulty=1,
         minutes=5,
+        section="Path length",
         question=(
             r"A text has $n = 1000$ tokens. How many convolution layers with $k = 5$ "
             r"must be stacked until the last token hears the first: with "
@@ -100,6 +102,7 @@ EXERCISES = (
         kind="derive",
         difficulty=3,
         minutes=20,
+        section="Sequential steps",
         question=(
             r"Stack three recurrences, each with its own weights, and read $n = 20$ "
             r"tokens. What does `sequential_products` say (`counted`)? Find the "
@@ -150,6 +153,7 @@ EXERCISES = (
         kind="diagnose",
         difficulty=2,
         minutes=20,
+        section="The same task for all",
         question=r"""
             `attn_tutorial.networks.layers.RecurrentLayer` is a gated recurrence (GRU).
             Train it on the first-token task with `steps=300`, `lr=1e-2`, seeds 0, 1, 2
@@ -197,6 +201,7 @@ EXERCISES = (
         kind="predict",
         difficulty=1,
         minutes=5,
+        section="Claim 2: three layers, side by side",
         question=(
             r"Shuffle the tokens $1, \dots, n - 2$ of an input; the first and the "
             r"last stay. For which of the three layers does the *last* output stay "
@@ -255,6 +260,7 @@ EXERCISES = (
         kind="implement",
         difficulty=1,
         minutes=8,
+        section="Path length",
         question=(
             r"How far back does a stack of convolutions hear? Write the function "
             r"below, in which `kernel` is $k$ and `dilations` has an entry for each "

@@ -76,6 +76,7 @@ EXERCISES = (
         kind="predict",
         difficulty=1,
         minutes=6,
+        section="In words, and from one to another",
         question=(
             r"A model was trained with Hugging Face's `sliding_window=512`. Which "
             r"number makes the left side of JAX's `local_window_size` the same "
@@ -127,6 +128,7 @@ EXERCISES = (
         kind="predict",
         difficulty=2,
         minutes=8,
+        section="The table",
         question=(
             r"How many keys does an interior query meet under (a) "
             r"`attention_window=512` of Longformer (`longformer`), (b) "
@@ -175,6 +177,7 @@ EXERCISES = (
         kind="derive",
         difficulty=2,
         minutes=8,
+        section="Off by one",
         question=(
             r"Two causal windows, of $W$ and $W + 1$ keys, on $n > W$ tokens. In how "
             r"many pairs do they differ, as a function of $n$ and $W$ (`pairs`)? How "
@@ -236,6 +239,7 @@ EXERCISES = (
         kind="implement",
         difficulty=2,
         minutes=10,
+        section="Where the differences come from",
         question=(
             r"A vision library has a window of $W$ tokens *in all*, for even $W$: "
             r"$W/2$ before the query and $W/2 - 1$ after it. Write its mask "
@@ -301,6 +305,7 @@ EXERCISES = (
         kind="diagnose",
         difficulty=2,
         minutes=10,
+        section="Fewer queries than keys",
         question=(
             r"A decoder calls `scaled_dot_product_attention(q, k, v, "
             r"is_causal=True)` with the last 4 queries of a text of 10 tokens and "
@@ -344,6 +349,7 @@ EXERCISES = (
         kind="predict",
         difficulty=1,
         minutes=6,
+        section="A whole model: its config file",
         question=r"""
             A file says
 
@@ -402,6 +408,7 @@ EXERCISES = (
         kind="implement",
         difficulty=1,
         minutes=6,
+        section="Fewer queries than keys",
         question=(
             r"A decoder has the keys of the whole text and only the last few "
             r"queries. Write the causal mask."
@@ -453,6 +460,7 @@ EXERCISES = (
         kind="implement",
         difficulty=1,
         minutes=6,
+        section="One number, four meanings",
         question=(
             r"Translate three libraries' causal windows into our $w$, the number of "
             r"keys *before* the query."
