@@ -528,6 +528,11 @@ def test_a_deck_moves_by_keyboard_and_fits(chromium, site, path, scheme):
     assert total == len(slides.slides(path.read_text(encoding="utf-8")))
     wide, small = {}, {}
     for number in range(total):
+        later = page.locator(".present .fragment:not(.visible)")
+        for _ in range(later.count()):  # a figure waits for the bet
+            assert not later.first.is_visible()
+            page.keyboard.press("ArrowRight")
+        assert later.count() == 0
         if found := page.evaluate(BEYOND):
             wide[number] = found
         if found := page.evaluate(SMALL, "section.present .slide"):
