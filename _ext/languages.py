@@ -7,6 +7,7 @@
 """
 
 import re
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from babel.messages.pofile import read_po
 from docutils import nodes
 from sphinx.search import SearchLanguage
 from sphinx.search.en import SearchEnglish
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+import anchors
 
 ROOT = Path(__file__).resolve().parents[1]
 CATALOGUES = ROOT / "book" / "locale" / "zh_CN" / "LC_MESSAGES"
@@ -94,20 +98,15 @@ def keep_addresses(app, doctree):
     english = getattr(app, "english_headings", {}).get(env.docname, [])
     slugs = env.metadata[env.docname].setdefault("myst_slugs", {})
     for section, heading in zip(doctree.findall(nodes.section), english, strict=False):
-        name = nodes.make_id(re.sub(r"[$`*]", "", heading))
+        name = anchors.in_site(heading)
         holder = doctree.ids.get(name)
         if name and not isinstance(holder, nodes.section):
             if holder is not None:  # a label of the same name leads to the section
                 holder["ids"].remove(name)
             section["ids"].insert(0, name)
             doctree.ids[name] = section
-        slugs.setdefault(slug(heading), (0, section["ids"][0], heading))
-
-
-def slug(heading):
-    """How a link names a heading."""
-    text = re.sub(r"\$[^$]*\$|[`*]", "", heading)
-    return re.sub(r"[^\w\- ]", "", text.lower().replace(" ", "-"))
+        address = anchors.in_sources(heading)
+        slugs.setdefault(address, (0, section["ids"][0], heading))
 
 
 def read_headings(app):

@@ -17,6 +17,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import anchors
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = "book/equations.md"
 
@@ -238,12 +240,8 @@ def section_link(name: str, section: str, root: Path) -> str:
     chapter = f"[{title}](../notebooks/{name}.ipynb)"
     if section in ("", title):
         return chapter
-    return f"{chapter}, section [{section}](../notebooks/{name}.ipynb#{slug(section)})"
-
-
-def slug(heading: str) -> str:
-    """The anchor that the book gives to a heading, which is GitHub's."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+    place = f"../notebooks/{name}.ipynb#{anchors.in_sources(section)}"
+    return f"{chapter}, section [{section}]({place})"
 
 
 def main(arguments: list[str] | None = None) -> int:

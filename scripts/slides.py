@@ -16,6 +16,7 @@ import re
 from functools import cache
 from pathlib import Path
 
+import anchors
 from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,13 +86,8 @@ def figure(later: str, chapter: str, label: str) -> str:
     return f'<div class="{kind}">{found[0]}</div>'
 
 
-def slug(heading: str) -> str:
-    """The anchor that MyST gives to a heading."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
-
-
 def link(chapter: str, heading: str) -> str:
-    place = f"../../notebooks/{chapter}.html#{slug(heading)}"
+    place = f"../../notebooks/{chapter}.html#{anchors.in_site(heading)}"
     return f'<p class="from"><a href="{place}">{html.escape(heading)}</a></p>'
 
 

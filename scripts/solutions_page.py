@@ -14,6 +14,8 @@ import re
 import sys
 from pathlib import Path
 
+import anchors
+
 from attn_tutorial.exercises.collection import CHAPTERS, exercises
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,10 +57,8 @@ def taught() -> dict[str, str]:
 
 
 def linked(chapter: str, section: str) -> str:
-    """A link as MyST resolves it, which leaves formulas out of an anchor."""
-    words = re.sub(r"\$[^$]*\$", "", section).lower().replace(" ", "-")
-    anchor = re.sub(r"[^\w-]", "", words)
-    return f"[{section}](../notebooks/{chapter}.ipynb#{anchor})"
+    place = f"../notebooks/{chapter}.ipynb#{anchors.in_sources(section)}"
+    return f"[{section}]({place})"
 
 
 def page(text: str, asked: dict[str, str], taught: dict[str, str]) -> str:

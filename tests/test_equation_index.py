@@ -1,23 +1,14 @@
 """The equation index is current and complete, and its check can fail."""
 
-import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def load_script():
-    path = ROOT / "scripts/equation_index.py"
-    spec = importlib.util.spec_from_file_location("equation_index", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-index = load_script()
+sys.path.insert(0, str(ROOT / "scripts"))
+import equation_index as index
 
 
 def test_the_index_of_this_repository_is_current_and_complete(capsys):

@@ -5,8 +5,8 @@ a sabotage of a good notebook, at the end of this file.
 """
 
 import copy
-import importlib.util
 import re
+import sys
 from itertools import pairwise
 
 import nbformat
@@ -15,6 +15,9 @@ from conftest import HTML, ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from attn_tutorial.pictures import diagrams
+
+sys.path.insert(0, str(ROOT / "scripts"))
+import solutions_page as solutions
 
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LINES = 150  # of code that stands open in a chapter
@@ -41,17 +44,6 @@ STATED = re.compile(r"\*\*Time:?\*\*:? (\d+) minutes of reading")
 MENTION = re.compile(r"(\[?)\bEqs?\. ?\(?(\d+)\)?(\]\([./\w]*#equation-)?")
 NO_LINKS_IN = re.compile(r"^#.*$|<summary>.*?</summary>", re.MULTILINE)
 FOLDING = (("hide-input", "source_hidden"), ("hide-output", "outputs_hidden"))
-
-
-def script(name: str):
-    path = ROOT / f"scripts/{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-solutions = script("solutions_page")
 
 
 def of_kind(notebook, kind: str) -> list:

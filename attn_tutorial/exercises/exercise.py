@@ -168,7 +168,8 @@ class Exercise:
     Attributes:
         id: Its name, such as "local-1".
         kind: "predict", "derive", "implement" or "diagnose".
-        difficulty: 1 (one idea), 2 (several) or 3 (an evening's).
+        difficulty: 1 (one idea), 2 (several) or 3 (an argument
+            or a program of one's own).
         minutes: How long it takes with the chapter at hand.
         section: The heading of the section of its chapter to read again if the answer
             is wrong, as it stands there, without the marks before it.
