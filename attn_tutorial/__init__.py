@@ -43,6 +43,11 @@ ON_FIRST_USE = {
 }
 
 
+def __dir__() -> list[str]:
+    """All names, so that the Tab key offers what is loaded on first use, too."""
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> object:
     """Load what is no equation when somebody asks for it."""
     if name not in ON_FIRST_USE:

@@ -318,12 +318,21 @@ def _check_mask(name: str, mask: Tensor, device: torch.device) -> None:
             f"at.dense_mask), got {type(mask).__name__}"
         )
     if mask.dtype != torch.bool:
-        hint = f"{name} == 0" if mask.is_floating_point() else f"{name}.bool()"
         raise TypeError(
-            f"{name} must be bool (True = attend), got {mask.dtype}: write {hint}"
+            f"{name} must be bool (True = attend), got {mask.dtype}: "
+            f"write {_as_bool(name, mask)}"
         )
     if mask.device != device:
         raise ValueError(f"{name} must be on q's device, {device}, got {mask.device}")
+
+
+def _as_bool(name: str, mask: Tensor) -> str:
+    """What makes a mask bool: scores are added, 0 and -inf; others are 1 and 0."""
+    if not mask.is_floating_point():
+        return f"{name}.bool()"
+    if mask.is_meta:
+        return f"{name} == 0 if it is added to scores, and {name} != 0 if not"
+    return f"{name} == 0" if bool((mask <= 0).all()) else f"{name} != 0"
 
 
 def _fits(mask: Tensor, shape: tuple[int, ...]) -> bool:
@@ -348,7 +357,7 @@ def check_scale(scale: float | None, d: int) -> float:
     """Return the factor on the scores: ``scale``, or 1 / sqrt(d) where it is None."""
     if scale is None:
         return 1.0 / math.sqrt(d)
-    if isinstance(scale, bool) or not isinstance(scale, (int, float)):
+    if isinstance(scale, bool) or not isinstance(scale, numbers.Real):
         raise TypeError(f"scale must be a number or None, got {scale!r}")
     if not math.isfinite(scale):
         raise ValueError(f"scale must be finite, got {scale!r}")

@@ -1,8 +1,8 @@
 """What a pattern costs and how far it hears: closed forms, equal to brute force.
 
-Every function takes a pattern from ``patterns``: full, causal, local and adjacent
-blocks, their union with global tokens, and the intersection of any of these with
-``causal()``. FLOPs count a multiply-add as two operations.
+Every function takes full, causal, local, blocks and adjacent blocks, their union with
+global tokens, and the intersection of any of these with ``causal()``; those that count
+pairs take any pattern. FLOPs count a multiply-add as two operations.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _made_causal(pattern: Pattern, parts: list[_Parts]) -> _Parts:
 def _no_closed_form(pattern: Pattern) -> ValueError:
     return ValueError(
         f"pattern has no closed form here, got {pattern!r}; "
-        "count dense_mask(pattern, n) instead"
+        "use instruments.graph.reach_mask or hops instead"
     )
 
 
@@ -344,8 +344,7 @@ def computed_pairs(pattern: Pattern, n: int, tile: int) -> int:
     The run goes from the first to the last key that any query of the tile keeps.
 
     Args:
-        pattern: Full, causal, local or adjacent blocks (no global tokens: their
-            keys are no single run).
+        pattern: Any but those with global tokens, whose tiles meet all keys.
         n: Sequence length.
         tile: Queries in a tile; the last tile may be shorter.
 
@@ -576,7 +575,8 @@ def _base_layers(base: Pattern | None, n: int, offset: int, causal: bool) -> flo
         return math.inf
     if base.name == "local":
         left, right = check_window(base["window"])
-        slowest = left if causal else min(left, right)
+        sides = [left] if causal else [left, right]
+        slowest = min((side for side in sides if side), default=0)
         return -(-(n - 1) // slowest) if slowest else math.inf
     if base.name == "blocks":
         same = offset // base["block_size"] == (offset + n - 1) // base["block_size"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from attn_tutorial.checks import check_qkv, check_scale
@@ -34,7 +35,8 @@ def attention_gradients(
         scale: Factor on the scores, 1 / sqrt(d) by default.
 
     Returns:
-        (dq, dk, dv), shaped like q, k and v.
+        (dq, dk, dv), shaped like q, k and v. A key that no query keeps may hold
+        anything: its gradients are 0.
 
     Raises:
         TypeError, ValueError: If an argument has the wrong type or shape.
@@ -46,17 +48,26 @@ def attention_gradients(
         >>> dv[0].round(decimals=2)
         tensor([0.3300, 0.3300, 0.3300])
     """
-    check_qkv(q, k, v)
-    output_shape = (*q.shape[:-1], v.shape[-1])
-    if grad_output.shape != output_shape:
-        raise ValueError(
-            f"grad_output must have the output's shape {output_shape}, "
-            f"got {tuple(grad_output.shape)}"
-        )
+    heads, inputs = check_qkv(q, k, v), (q, k, v)
+    _check_gradient(grad_output, (*heads, q.shape[-2], v.shape[-1]))
     scale = check_scale(scale, q.shape[-1])
     weights = attention_weights(q, k, keep, scale=scale)  # P, (..., n_q, n_k)
+    if keep is not None:  # a weight of 0 times NaN would be NaN
+        used = keep.any(-2)[..., None]
+        k, v = (torch.where(used, x, 0.0) for x in (k, v))
     dv = weights.mT @ grad_output
     dweights = grad_output @ v.mT
     row_sum = (dweights * weights).sum(-1, keepdim=True)  # D, (..., n_q, 1)
     dscores = weights * (dweights - row_sum)
-    return scale * dscores @ k, scale * dscores.mT @ q, dv
+    found = scale * dscores @ k, scale * dscores.mT @ q, dv
+    return tuple(d.sum_to_size(x.shape) for d, x in zip(found, inputs, strict=True))
+
+
+def _check_gradient(grad_output: Tensor, shape: tuple[int, ...]) -> None:
+    if not isinstance(grad_output, Tensor):
+        raise TypeError(f"grad_output must be a torch.Tensor, got {grad_output!r}")
+    if grad_output.shape != shape:
+        raise ValueError(
+            f"grad_output must have the output's shape {shape}, "
+            f"got {tuple(grad_output.shape)}"
+        )

@@ -13,6 +13,7 @@ from attn_tutorial.checks import (
     check_first,
     check_key_keep,
     check_qkv,
+    check_radius,
     check_scale,
     check_window,
 )
@@ -34,12 +35,15 @@ def local_attention_loop(
     Returns:
         Shape (..., n, d_v).
 
+    Raises:
+        TypeError, ValueError: If window is no integer, or negative.
+
     >>> q = torch.randn(5, 4)
     >>> local_attention_loop(q, q, q, window=1).shape
     torch.Size([5, 4])
     """
     n, d = q.shape[-2:]
-    rows = []
+    rows, window = [], check_radius(window)
     for i in range(n):
         first, last = max(0, i - window), min(n - 1, i if causal else i + window)
         keys, values = k[..., first : last + 1, :], v[..., first : last + 1, :]
@@ -79,7 +83,8 @@ def local_attention(
             attended, whatever it holds.
         scale: Factor of the scores, by default 1 / sqrt(d).
         return_lse: Also return the log-sum-exp of each query's kept scores. With it,
-            parts over disjoint keys can be merged (`online.merge_attention`).
+            parts over disjoint keys can be merged (`online.merge_attention`, which
+            wants it as `lse[..., None]`).
 
     Returns:
         Shape (..., n_q, d_v). A query with no key left gets zeros. With `return_lse`

@@ -42,6 +42,11 @@ def online_attention(q: Tensor, k: Tensor, v: Tensor, chunk: int) -> Tensor:
     chunk = check_count("chunk", chunk, least=1)
     dtype, exact = q.dtype, torch.promote_types(q.dtype, torch.float32)
     q, k, v = (x.to(exact) for x in (q, k, v))  # 16 bits hold no sum of 70,000 ones
+    with torch.autocast(q.device.type, enabled=False):
+        return _over_chunks(q, k, v, chunk).to(dtype)
+
+
+def _over_chunks(q: Tensor, k: Tensor, v: Tensor, chunk: int) -> Tensor:
     top = q.new_full((*q.shape[:-1], 1), float("-inf"))
     total = torch.zeros_like(top)
     output = q.new_zeros(*q.shape[:-1], v.shape[-1])
@@ -55,8 +60,7 @@ def online_attention(q: Tensor, k: Tensor, v: Tensor, chunk: int) -> Tensor:
         total = shrink * total + weights.sum(-1, keepdim=True)
         output = shrink * output + weights @ values
         top = new_top
-    output = output / total.clamp(min=1)  # the key at the top alone adds exp(0) = 1
-    return output.to(dtype)
+    return output / total.clamp(min=1)  # the key at the top alone adds exp(0) = 1
 
 
 def merge_attention(
@@ -70,18 +74,35 @@ def merge_attention(
     Args:
         output_a: Attention to the first keys, shape (..., n_q, d_v).
         lse_a: Their logsumexp of the scores, shape (..., n_q, 1).
-        output_b: Attention to the other keys, shape (..., n_q, d_v).
+        output_b: Attention to the other keys, shape (..., n_q, d_v), or () if it is
+            the same number everywhere.
         lse_b: Their logsumexp of the scores, shape (..., n_q, 1).
 
     Returns:
         The merged output and its logsumexp, in the same shapes.
+
+    Raises:
+        ValueError: If a logsumexp has not the axis of width 1.
 
     Example:
         >>> zero, one = torch.zeros(1, 1), torch.ones(1, 1)
         >>> merge_attention(zero, zero, one, torch.log(3 * one))[0]
         tensor([[0.7500]])
     """
+    _check_lse("lse_a", lse_a, output_a)
+    _check_lse("lse_b", lse_b, output_b)
+    nothing = (lse_a == -torch.inf) & (lse_b == -torch.inf)  # no key in either part
+    lse_a, lse_b = (torch.where(nothing, 0.0, lse) for lse in (lse_a, lse_b))
     lse = torch.logaddexp(lse_a, lse_b)
-    top = lse.masked_fill(lse == -torch.inf, 0)  # no key in either part: weights 0
-    output = output_a * torch.exp(lse_a - top) + output_b * torch.exp(lse_b - top)
-    return output, lse
+    output = output_a * torch.exp(lse_a - lse) + output_b * torch.exp(lse_b - lse)
+    return output, lse.masked_fill(nothing, -torch.inf)
+
+
+def _check_lse(name: str, lse: Tensor, output: Tensor) -> None:
+    if not output.ndim:  # one output for all: a sink's zeros
+        return
+    if lse.ndim != output.ndim or lse.shape[-1] != 1:
+        raise ValueError(
+            f"{name} must have shape (..., n_q, 1), as many axes as the output, "
+            f"{tuple(output.shape)}, got {tuple(lse.shape)}: write {name}[..., None]"
+        )

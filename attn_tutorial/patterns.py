@@ -6,15 +6,18 @@ combine as sets do: union (or, ``|``) and intersection (and, ``&``).
 A pattern is called as FlexAttention calls its ``mask_mod``: ``pattern(b, h, q_idx,
 kv_idx)`` on integer tensors that broadcast. The same object draws the picture, masks
 the dense reference, and is what every fast path is tested against. As text it is
-``str(pattern)``, such as "local 16 & causal", and ``parse`` reads it back.
+``str(pattern)``, such as "local 16 & causal", from which ``parse`` makes a pattern
+that keeps the same pairs.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial, reduce
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -61,6 +64,8 @@ class Pattern:
         parts: The patterns that it is made of (union, intersection and shifted).
         keep: The predicate on broadcastable index tensors.
         max_length: Longest sequence it is defined for, or None.
+        token: What stands for a pattern that has no text, since a reader wrote a part
+            of it; operators take no objects. "" for all others.
     """
 
     name: str
@@ -68,12 +73,21 @@ class Pattern:
     parts: tuple[Pattern, ...] = ()
     keep: Predicate = field(repr=False, kw_only=True)
     max_length: int | None = field(default=None, kw_only=True)
+    token: str = field(default="", init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.name in __all__ and self.is_foreign:
             raise ValueError(
                 f"name must not be that of another pattern, got {self.name!r}"
             )
+        if self.is_foreign or any(part.token for part in self.parts):
+            object.__setattr__(self, "token", f"pattern {next(NUMBERS)}")
+            FOREIGN[self.token] = self
+
+    def __setstate__(self, state: dict) -> None:
+        """A copy, or what comes out of a file, gets a token of its own."""
+        self.__dict__.update(state)
+        self.__post_init__()
 
     @property
     def is_foreign(self) -> bool:
@@ -116,6 +130,8 @@ class Pattern:
 
 
 SIGNS = {"union": "|", "intersection": "&"}
+NUMBERS = itertools.count()
+FOREIGN: WeakValueDictionary[str, Pattern] = WeakValueDictionary()
 
 
 def _operand(part: Pattern) -> str:
@@ -303,7 +319,7 @@ def shifted(pattern: Pattern, first: int) -> Pattern:
         tensor([[1, 1, 1, 0],
                 [1, 1, 1, 1]], dtype=torch.int32)
     """
-    _check_pattern("pattern", pattern)
+    check_pattern("pattern", pattern)
     first = check_position("first", first)
     return Pattern(
         "shifted",
@@ -404,7 +420,7 @@ def _combine(name: str, patterns: tuple[Pattern, ...], keep: Callable) -> Patter
     if not patterns:
         raise ValueError(f"{name} needs at least one pattern, got none")
     for pattern in patterns:
-        _check_pattern("patterns", pattern)
+        check_pattern("patterns", pattern)
     limits = [p.max_length for p in patterns if p.max_length is not None]
     return Pattern(
         name,
@@ -414,9 +430,20 @@ def _combine(name: str, patterns: tuple[Pattern, ...], keep: Callable) -> Patter
     )
 
 
-def _check_pattern(name: str, pattern: Pattern) -> None:
+def check_pattern(name: str, pattern: Pattern) -> None:
+    """Refuse what is no pattern."""
     if not isinstance(pattern, Pattern):
         raise TypeError(f"{name} must be attn_tutorial patterns, got {pattern!r}")
+
+
+def kept(pattern: Pattern, i: Tensor, j: Tensor) -> Tensor:
+    """What a pattern answers at positions that broadcast; refuse what is no mask."""
+    answer = pattern.keep(i, j)
+    if not isinstance(answer, Tensor) or answer.dtype != torch.bool:
+        raise TypeError(
+            f"keep of {pattern!r} must answer a bool tensor, got {answer!r}"
+        )
+    return answer
 
 
 # Text
@@ -514,7 +541,7 @@ def run(pattern: Pattern, queries: range, n: int) -> range:
         >>> run(adjacent_blocks(4) & causal(), range(9, 10), n=100)
         range(4, 10)
     """
-    _check_pattern("pattern", pattern)
+    check_pattern("pattern", pattern)
     if not queries:
         return range(0)
     first, last = _ends(pattern, queries[0], queries[-1], n)
@@ -615,7 +642,7 @@ def dense_mask(
         >>> dense_mask(causal(), 1, 3, first=1)
         tensor([[ True,  True, False]])
     """
-    _check_pattern("pattern", pattern)
+    check_pattern("pattern", pattern)
     n_q = check_count("n_q", n_q, least=0)
     n_k = n_q if n_k is None else check_count("n_k", n_k, least=0)
     first = check_position("first", first)
@@ -623,4 +650,4 @@ def dense_mask(
     device = "cpu" if device is None else device
     i = torch.arange(first, first + n_q, device=device)[:, None]
     j = torch.arange(n_k, device=device)[None, :]
-    return pattern.keep(i, j).expand(n_q, n_k)
+    return kept(pattern, i, j).expand(n_q, n_k)

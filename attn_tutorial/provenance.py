@@ -166,8 +166,9 @@ def vectors_of_macos(listed: str) -> list[str]:
 def git_revision() -> tuple[str, bool]:
     """Revision of the checkout, and whether the package differs from it."""
     git = ["git", "-C", str(Path(__file__).resolve().parents[1])]
+    tracked = output_of([*git, "ls-files", "--error-unmatch", "attn_tutorial"])
     revision = output_of([*git, "rev-parse", "HEAD"])
-    if revision is None:
+    if tracked is None or revision is None:  # installed, in somebody's repository
         return f"version {version('attn_tutorial')}", False
     changed = output_of([*git, "status", "--porcelain", "--", "attn_tutorial"])
     return revision, bool(changed)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from attn_tutorial import patterns
-from attn_tutorial.checks import check_first, check_scale
+from attn_tutorial.checks import check_first, check_key_keep, check_qkv, check_scale
 from attn_tutorial.local import local_attention
-from attn_tutorial.patterns import Pattern
+from attn_tutorial.patterns import Pattern, check_length, check_pattern
 from attn_tutorial.sparse import sparse_attention
 from attn_tutorial.tiled import tiled_attention
 
@@ -36,11 +36,25 @@ def run_attention(
         k: Keys, shape (..., n_k, d).
         v: Values, shape (..., n_k, d_v).
         pattern: Which pairs to keep.
-        first: These and what is returned are those of ``local_attention``.
-        key_keep: See there.
-        scale: See there.
-        return_lse: See there.
+        first: Position of the first query on the keys' axis. None means 0, and needs
+            as many queries as keys.
+        key_keep: Bool, shape (n_k,), or the leading axes of k and n_k; False = padding.
+        scale: Factor on the scores, 1 / sqrt(d) if None.
+        return_lse: Also return the log of each softmax denominator.
+
+    Returns:
+        Shape (..., n_q, d_v), zeros for a query with no key left; with ``return_lse``
+        also the log-sum-exp, (..., n_q), -inf for such a query.
+
+    Raises:
+        TypeError, ValueError: If an argument has the wrong type or shape, or a length
+            is beyond those that the pattern is defined for.
     """
+    check_pattern("pattern", pattern)
+    check_qkv(q, k, v)
+    check_key_keep(key_keep, k)
+    first = check_first(first, q.shape[-2], k.shape[-2])
+    check_length(pattern, q.shape[-2], k.shape[-2], first)
     core, causal = _without_causal(pattern)
     options = {"first": first, "key_keep": key_keep, "return_lse": return_lse}
     if core.name == "local":
@@ -49,7 +63,6 @@ def run_attention(
     if core.name == "adjacent_blocks":
         options |= {"causal": causal, "scale": scale}
         return sparse_attention(q, k, v, block_size=core["block_size"], **options)
-    options["first"] = check_first(first, q.shape[-2], k.shape[-2])
     scale = check_scale(scale, q.shape[-1])
     return tiled_attention(q, k, v, (), pattern, scale=scale, **options)
 

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attn_tutorial.patterns import Pattern, parse, run
+from attn_tutorial.patterns import FOREIGN, Pattern, kept, parse, run
 from attn_tutorial.threads import over_heads
 
 __all__ = ["Slab", "Tile", "sliding_views", "tiled_attention"]
@@ -143,7 +143,8 @@ def trimming(
     def trim(queries: range, keys: range) -> Tensor:
         i = torch.arange(queries.start, queries.stop, device=device)[:, None]
         j = torch.arange(keys.start, keys.stop, device=device)
-        return bias_of(pattern.keep(i, j).expand(len(queries), len(keys)), dtype)
+        keep = kept(pattern, i, j)
+        return bias_of(keep.expand(len(queries), len(keys)), dtype)
 
     return trim
 
@@ -198,24 +199,9 @@ def sliding_views(
     )
 
 
-# Patterns that a reader wrote have no text: here they wait for the operators.
-FOREIGN: dict[str, Pattern] = {}
-
-
 def text_of(pattern: Pattern | None) -> str:
     """Name a pattern for the operators, which take no objects."""
-    if pattern is None:
-        return ""
-    parts, foreign = [pattern], False
-    while parts:
-        part = parts.pop()
-        foreign |= part.is_foreign
-        parts.extend(part.parts)
-    if not foreign:
-        return str(pattern)
-    name = f"pattern {hash(pattern)}"
-    FOREIGN[name] = pattern
-    return name
+    return "" if pattern is None else pattern.token or str(pattern)
 
 
 @lru_cache(maxsize=256)
@@ -703,7 +689,7 @@ def tiled_attention(
 def _nothing(q: Tensor, k: Tensor, v: Tensor, heads: Heads, return_lse: bool):
     """Without any key every query gets zeros; without queries there are none."""
     shape = *heads.shape, q.shape[-2]
-    nothing = q.sum() * 0 + k.sum() * 0 + v.sum() * 0
+    nothing = sum(x.flatten()[:0].sum() for x in (q, k, v))  # 0, and has gradients
     output = v.new_zeros(*shape, v.shape[-1]) + nothing
     if not return_lse:
         return output

@@ -31,7 +31,12 @@ def costs(found: dict[str, Runs]) -> str:
     """What each record holds, and the processor's minutes that it took."""
     minutes = {name: spent(runs) for name, runs in found.items()}
     rows = [row(name, runs, minutes[name]) for name, runs in found.items()]
-    total = f"In all {sum(minutes.values()):.0f} minutes of one processor.\n"
+    total = (
+        f"In all {sum(minutes.values()):.0f} minutes of processor time. Most of these "
+        "runs do not name their processor, and the same training took more than twice "
+        "as long in `headline` as in `language_model`: minutes of different studies do "
+        "not compare.\n"
+    )
     return "\n".join([COSTS, "|---|---|---|---|---|---|", *rows, "", total])
 
 

@@ -242,7 +242,7 @@ def test_a_saved_model_is_read_as_it_was(tmp_path):
                 "layer_types": ["sliding_attention"],
             },
             None,
-            "layer_types may name ['full_attention'] here",
+            "sliding_window must be a number for 'sliding_attention', got None",
         ),
         (
             {
@@ -323,3 +323,10 @@ def test_the_chapter_translates_config_files_as_from_config_does(config, pattern
 
 def test_the_chapter_translates_at_least_eight_models():
     assert len(ROWS) >= 8
+
+
+@pytest.mark.parametrize("interval", [0, None])
+def test_an_interval_that_is_none_is_named(interval):
+    config = {"model_type": "cohere2", "num_hidden_layers": 2}
+    with pytest.raises((TypeError, ValueError), match="interval of full layers must"):
+        from_config(config | {"sliding_window_pattern": interval})

@@ -105,3 +105,13 @@ def test_wrong_shapes_are_named():
         mutual_information(x, x[:3])
     with pytest.raises(ValueError, match="shuffles must be at least 2"):
         dependence(x, [1], shuffles=0)
+
+
+def test_what_is_no_symbol_is_named():
+    x = torch.tensor([1, 1, 2, 2])
+    with pytest.raises(ValueError, match="y must be at least 0, got -1"):
+        mutual_information(x, torch.tensor([-1, -1, 0, 0]))
+    with pytest.raises(TypeError, match="x must be integers, got torch.float32"):
+        mutual_information(torch.tensor([0.2, 0.7]), torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match="distances must name at least one"):
+        dependence(x, [])

@@ -118,3 +118,19 @@ def test_shared_heads_without_a_batch():
     layer = MultiHeadAttention(16, 4, P.local(2), num_kv_heads=2, rotary=True)
     x = torch.randn(3, 9, 16)
     torch.testing.assert_close(layer(x[0]), layer(x)[0])
+
+
+def test_a_mask_of_ones_and_one_of_scores_get_different_advice():
+    q, keep = torch.zeros(4, 4), torch.tril(torch.ones(4, 4))
+    with pytest.raises(TypeError, match="write keep != 0"):
+        at.attention(q, q, q, keep)
+    with pytest.raises(TypeError, match="write keep == 0"):
+        at.attention(q, q, q, keep.log())
+
+
+def test_a_pattern_given_as_text_is_named():
+    q = torch.zeros(1, 4, 4)
+    with pytest.raises(
+        TypeError, match="pattern must be attn_tutorial patterns, got 'c"
+    ):
+        pattern_attention(q, q, q, "causal")

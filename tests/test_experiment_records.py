@@ -18,7 +18,6 @@ from attn_tutorial.experiments.runner import pending
 AWAITED = {
     "advice_tasks",
     "headline_adamw",
-    "trajectories",
 }
 
 

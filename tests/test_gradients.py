@@ -164,3 +164,23 @@ def test_backward_of_a_slice_allocates_the_full_length():
     with memory.Allocations() as counted:
         y.backward()
     assert counted.by_operation["slice_backward"] == 400
+
+
+def test_shared_heads_and_padding_that_holds_nan():
+    q, k, v = (torch.randn(2, h, 6, 4, dtype=torch.float64) for h in (3, 1, 1))
+    keep = at.dense_mask(at.patterns.local(2), 6).clone()
+    keep[:, 5] = False
+    k[..., 5, :], v[..., 5, :] = torch.nan, torch.nan
+    inputs = [x.requires_grad_() for x in (q, k, v)]
+    output = at.attention(*inputs, keep)
+    grad = torch.randn_like(output)
+    expected = torch.autograd.grad(output, inputs, grad)
+    found = attention_gradients(*inputs, grad, keep)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_gradient_that_is_no_tensor_is_named():
+    q = torch.ones(2, 3)
+    with pytest.raises(TypeError, match=r"grad_output must be a torch.Tensor, got \[1"):
+        attention_gradients(q, q, q, [1])

@@ -247,3 +247,8 @@ def test_all_measures_are_there_for_every_head():
     assert found["available_keys"] == [9.5] * 8
     silent = inside.silenced(model, inputs, inputs)
     assert len(silent["loss_without"]) == 8 and len(silent["loss_without_layer"]) == 2
+
+
+def test_a_sink_needs_a_query():
+    with pytest.raises(ValueError, match="first must be below n=4, got 9"):
+        sink_share(torch.full((1, 2, 4, 4), 0.25), first=9)

@@ -105,3 +105,10 @@ def test_shares_of_impossible_residuals():
         inf.lag_distribution(-1, 1)
     with pytest.raises(ValueError, match="layers must be at least 0, got -2"):
         inf.lag_distribution(1, -2)
+
+
+def test_a_quantile_stays_within_the_lags():
+    shares = inf.lag_distribution(9, 1, causal=True)
+    assert inf.lag_quantile(shares, 1.0) == 9
+    with pytest.raises(ValueError, match=r"share must lie in \[0, 1\], got 1.5"):
+        inf.lag_quantile(shares, 1.5)

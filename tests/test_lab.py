@@ -184,6 +184,38 @@ def test_choosing_a_query_leaves_the_address_alone(tab):
     assert page.evaluate("globalThis.last")[2] == "#right=2"
 
 
+def test_a_link_to_a_section_leaves_the_pattern(tab):
+    page = tab.open(f"{COMPOSE}#n=20")
+    page.evaluate("location.hash = 'how-to-read-it'")
+    page.wait_for_function("location.hash === '#how-to-read-it'")
+    assert page.get_by_label("tokens n").input_value() == "20"
+    page.get_by_label("right").fill("2")
+    assert page.evaluate("location.hash") == "#n=20&right=2"
+    page = tab.open(f"{COMPOSE}#how-to-read-it")
+    assert page.evaluate("location.hash") == "#how-to-read-it"
+    page = tab.open(f"{COMPOSE}#toString=1&n=20")
+    page.get_by_label("right").fill("2")
+    assert page.evaluate("location.hash") == "#n=20&right=2"
+    tab.assert_clean()
+
+
+def test_more_random_blocks_than_there_are_means_all(tab):
+    page = tab.open(f"{COMPOSE}#window=0&random=1&count=100")
+    assert "random_blocks 4 8 8 0" in page.locator(".lab-facts code").inner_text()
+    page.get_by_role("button", name="Layer by layer").click()
+    tab.assert_clean()
+
+
+def test_a_program_is_selected_where_there_is_no_clipboard(tab):
+    page = tab.open(COMPOSE)
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    page.get_by_role("button", name="Copy").click()
+    page.get_by_text("press Ctrl+C").wait_for()
+    program = page.locator("pre code").first.inner_text()
+    assert page.evaluate("getSelection().toString().trim()") == program.strip()
+    tab.assert_clean()
+
+
 def meets_something(seed: int) -> bool:
     """Whether every query has a key: libraries differ where one has none."""
     state = state_of(seed)
@@ -299,6 +331,20 @@ def test_the_page_reads_and_writes(tab):
     text = page.get_by_label("your text").input_value()
     assert text.startswith("for key in keys:") and len(text.encode()) == 96
     assert "96 queries" in page.locator(".lab-map").get_attribute("aria-label")
+    tab.assert_clean()
+
+
+def test_writing_keeps_the_text_that_was_typed(tab):
+    page = tab.open(MODEL)
+    field = page.get_by_label("your text")
+    field.fill("€" * 85)  # 255 bytes: one is left, half a letter
+    page.get_by_role("button", name="Write").click()
+    assert field.input_value().startswith("€" * 85)
+    for text, said in (("x" * 300, "reads at most 256 bytes"), ("", "Type something")):
+        field.fill(text)
+        page.get_by_role("button", name="Write").click()
+        page.get_by_text(said).wait_for()
+        assert field.input_value() == text
     tab.assert_clean()
 
 
@@ -419,7 +465,8 @@ ONE = """async task => {
     const gpu = await lab.gpu.open(), pipeline = await lab.gpu.compile(gpu, task.d);
     const size = task.heads * task.n * task.d;
     const inputs = [1, 2, 3].map(seed => lab.kernel.inputs(size, seed));
-    const bound = lab.gpu.bind(gpu, pipeline, task, lab.gpu.place(gpu, inputs));
+    const buffers = await lab.gpu.place(gpu, inputs);
+    const bound = lab.gpu.bind(gpu, pipeline, task, buffers);
     const error = await lab.gpu.check(gpu, bound, inputs);
     const output = await lab.gpu.read(gpu.device, bound.result, inputs[0].byteLength);
     return [error, inputs.map(x => [...x]), [...new Float32Array(output)]];
@@ -548,6 +595,37 @@ def test_one_length_shows_no_growth(record, gpu_tab):
         "record => lab.timer.verdict(record)", {**record, "cases": one}
     )
     assert "neither how the times grow" in text and "faster" not in text
+
+
+def test_a_nan_among_the_results_is_not_forgotten(tab):
+    errors = tab.open(TIMER).evaluate(
+        """() => [0, 77, 511].map(place => {
+            const task = {mechanism: "full", n: 8, size: 0, heads: 2, d: 32};
+            const numbers = [1, 2, 3].map(seed => lab.kernel.inputs(512, seed));
+            const output = new Float32Array(512);
+            output[place] = NaN;
+            return String(lab.kernel.largestError(task, numbers, output));
+        })"""
+    )
+    assert errors == ["NaN"] * 3
+
+
+def test_stop_twice_starts_no_second_run(tab):
+    page = tab.open(TIMER)
+    page.evaluate(
+        """() => {
+            globalThis.runs = 0;
+            lab.gpu.open = async () => ({device: {lost: new Promise(() => {}),
+                destroy: () => {}}, facts: {name: "none"}});
+            lab.timing.run = () => new Promise(() => { globalThis.runs += 1; });
+            lab.gpu.missing = () => null;
+            lab.timer.mount(document.querySelector("[data-lab=timer]"));
+        }"""
+    )
+    start = page.locator(".lab-main")
+    for _ in range(3):
+        start.click()
+    assert start.inner_text() == "Stopping" and page.evaluate("globalThis.runs") == 1
 
 
 def test_slopes_and_crossings_of_known_curves(tab):

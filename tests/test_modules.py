@@ -504,3 +504,10 @@ def test_a_text_longer_than_the_learned_table_is_refused():
     assert model(torch.zeros(1, 8).long()).shape == (1, 8, 2)
     with pytest.raises(ValueError, match=r"tokens must be at most max_length=8"):
         model(torch.zeros(1, 9).long())
+
+
+def test_positions_that_float32_cannot_tell_apart_are_refused():
+    assert sinusoidal_positions(2, 4, first=2**24 - 2).unique(dim=0).shape == (2, 4)
+    for first in (2**24 - 1, -(2**24) - 1):
+        with pytest.raises(ValueError, match=r"within 2\*\*24"):
+            sinusoidal_positions(2, 4, first=first)

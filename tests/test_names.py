@@ -9,6 +9,8 @@ from pathlib import Path
 
 from conftest import ROOT
 
+import attn_tutorial as at
+
 PACKAGE = ROOT / "attn_tutorial"
 
 # What modules of several rooms share on purpose: it is always used with its module's
@@ -89,3 +91,7 @@ def test_what_the_package_exports_means_one_thing():
     found = places()
     for name in at.__all__:
         assert len(found.get(name, ())) <= 1, name
+
+
+def test_the_tab_key_offers_every_public_name():
+    assert set(at.__all__) <= set(dir(at))

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+import attn_tutorial as at
 from attn_tutorial.instruments.memory import Allocations
 from attn_tutorial.online import merge_attention, online_attention
 
@@ -155,3 +156,33 @@ def test_bad_tensors_are_named():
         online_attention(q, k[:, :3], v, 2)
     with pytest.raises(ValueError, match="v must have the length of k"):
         online_attention(q, k, v[:3], 2)
+
+
+def test_a_logsumexp_without_its_axis_is_named():
+    q, k, v = torch.randn(3, 8, 8)  # as many queries as features: it would broadcast
+    one = at.local_attention(q, k[:4], v[:4], 99, first=0, return_lse=True)
+    two = at.local_attention(q, k[4:], v[4:], 99, first=0, return_lse=True)
+    with pytest.raises(ValueError, match=r"lse_a must have .*write lse_a\[..., None\]"):
+        merge_attention(*one, *two)
+    with pytest.raises(ValueError, match="lse_b must have"):
+        merge_attention(one[0], one[1][..., None], *two)
+    whole, _ = merge_attention(one[0], one[1][..., None], two[0], two[1][..., None])
+    torch.testing.assert_close(whole, at.attention(q, k, v))
+
+
+def test_a_query_without_keys_has_finite_gradients():
+    q, k, v = torch.randn(3, 8, 8)
+    q.requires_grad_()
+    padded = torch.tensor([False] * 4 + [True] * 4)
+    part, lse = at.local_attention(q, k, v, 1, key_keep=padded, return_lse=True)
+    merged, both = merge_attention(part, lse[:, None], part, lse[:, None])
+    (gradient,) = torch.autograd.grad(merged.sum(), q)
+    assert gradient.isfinite().all() and (gradient[:3] == 0).all()
+    assert (merged[:3] == 0).all() and (both[:3] == -math.inf).all()
+
+
+def test_autocast_changes_no_digit():
+    q, k, v = 2 * torch.randn(3, 64, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = online_attention(q, k, v, 16)
+    torch.testing.assert_close(found, at.attention(q, k, v))

@@ -353,3 +353,34 @@ def test_a_run_that_complains_writes_nothing(tmp_path, source):
     with pytest.raises((Exception, SystemExit)):
         execute.execute(path)
     assert path.read_bytes() == before
+
+
+def test_an_experiment_needs_no_progress_bar():
+    code = (
+        "from pathlib import Path; import tempfile\n"
+        "from attn_tutorial.experiments import runner\n"
+        "assert list(runner._shown([1, 2], 'x', 2)) == [1, 2]\n"
+    )
+    done = run_without(["tqdm"], code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_repository_around_an_installed_copy_is_not_its_own(tmp_path):
+    package = tmp_path / "site-packages" / "attn_tutorial"
+    package.mkdir(parents=True)
+    for name in ("__init__.py", "provenance.py"):
+        shutil.copy(ROOT / "attn_tutorial" / name, package)
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=b"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "thesis"], check=True)
+    (package / "__init__.py").write_text("")
+    code = (
+        f"import sys; sys.path.insert(0, {str(package.parent)!r})\n"
+        "from attn_tutorial import provenance\n"
+        f"assert provenance.__file__.startswith({str(tmp_path)!r})\n"
+        "print(*provenance.git_revision())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "False" in done.stdout and "version" in done.stdout, done.stderr

@@ -116,3 +116,11 @@ def test_bad_sizes_are_named(count):
             simulator.simulate(*inputs(8), full(), rows, columns)
     with pytest.raises(ValueError, match="pattern must have no global tokens"):
         count(global_tokens(1), 8, *width, 2, 2)
+
+
+def test_inputs_that_do_not_fit_are_named():
+    q, k, v = inputs(4)
+    with pytest.raises(ValueError, match="k must be as long as q, 4, got 2"):
+        simulator.simulate(q, k[:2], v[:2], full(), 2, 2)
+    with pytest.raises(TypeError, match="q must have a floating dtype, got int64"):
+        simulator.simulate(q.astype("int64"), k, v, full(), 2, 2)

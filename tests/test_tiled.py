@@ -1,5 +1,7 @@
 """The tiled routine itself: its tiles, its memory, and what PyTorch does with it."""
 
+import copy
+import pickle
 import warnings
 
 import pytest
@@ -9,8 +11,10 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import attn_tutorial as at
+from attn_tutorial import patterns as P
 from attn_tutorial import tiled
 from attn_tutorial.local import window_tile
+from attn_tutorial.runs import run_attention
 from attn_tutorial.sparse import block_tiles
 
 
@@ -299,3 +303,81 @@ def test_checkpointing(attend):
         torch.autograd.grad(output.sin().sum(), q),
         torch.autograd.grad(attend(q, k, v).sin().sum(), q),
     )
+
+
+def batched_gradient(attend, q):
+    output = attend(q)
+    eye = torch.eye(output.numel(), dtype=q.dtype).view(-1, *output.shape)
+    return torch.autograd.grad(output, q, eye, is_grads_batched=True)[0]
+
+
+def test_patterns_of_one_hash_are_told_apart():
+    mine, (q, k, v) = P.Pattern("mine", keep=lambda i, j: j <= i), tensors(6, 4)
+    one, other = P.shifted(mine, -1), P.shifted(mine, -2)
+    assert hash(one) == hash(other)
+    for pattern in (one, other):
+        keep = at.dense_mask(pattern, 6)
+        torch.testing.assert_close(
+            batched_gradient(lambda q, p=pattern: run_attention(q, k, v, p), q),
+            batched_gradient(lambda q, keep=keep: at.attention(q, k, v, keep), q),
+        )
+
+
+@pytest.mark.parametrize("pattern", [P.local(1), P.adjacent_blocks(2), P.strided(3)])
+def test_without_keys_half_precision_gets_zeros(pattern):
+    q = torch.full((100, 64), 30.0).half()
+    output = run_attention(q, q[:0], q[:0], pattern, first=0)
+    assert torch.equal(output, torch.zeros_like(q))
+
+
+WRONG = [
+    ((6, 4), (4, 4), (3, 4), P.full(), ValueError, "v must have the length of k"),
+    ((4, 4), (4, 4), (6, 4), P.full(), ValueError, "v must have the length of k"),
+    ((4, 4), (4, 4), (4, 4), "causal", TypeError, "pattern must be attn_tutorial"),
+    (
+        (10, 4),
+        (10, 4),
+        (10, 4),
+        P.random_blocks(2, 2, 1),
+        ValueError,
+        "n_q must be at most 4",
+    ),
+]
+
+
+@pytest.mark.parametrize(("q", "k", "v", "pattern", "error", "text"), WRONG)
+def test_run_attention_names_what_is_wrong(q, k, v, pattern, error, text):
+    with pytest.raises(error, match=text):
+        run_attention(*map(torch.ones, (q, k, v)), pattern, first=0)
+
+
+@pytest.mark.parametrize(
+    "keep", [lambda i, j: i - j, lambda i, j: True, lambda i, j: (j <= i).int()]
+)
+def test_a_predicate_that_answers_no_mask_is_named(keep):
+    mine, q = P.Pattern("mine", keep=keep), torch.ones(3, 4)
+    for ask in (at.dense_mask, lambda p, n: run_attention(q, q, q, p)):
+        with pytest.raises(TypeError, match=r"keep of mine\(\) must answer a bool"):
+            ask(mine, 3)
+
+
+def earlier(i, j):
+    return j <= i
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_a_reader_s_pattern_is_compiled_copied_and_stored():
+    torch.compiler.reset()
+    q, k, v = tensors(6, 4)
+    mine = P.Pattern("mine", keep=earlier)
+    again = pickle.loads(pickle.dumps(mine))
+    copied = copy.deepcopy(mine)
+    assert mine == again == copied
+    assert len({pattern.token for pattern in (mine, again, copied)}) == 3
+    del mine
+    for pattern in (again, copied, copied | P.local(1)):
+        attend = torch.compile(
+            lambda *x, p=pattern: run_attention(*x, p), fullgraph=True, backend="eager"
+        )
+        expected = at.attention(q, k, v, at.dense_mask(pattern, 6))
+        torch.testing.assert_close(attend(q, k, v), expected)

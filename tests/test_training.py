@@ -209,5 +209,12 @@ def test_a_trajectory_ends_where_trainings_of_each_length_end(name):
 
 
 def test_the_rate_of_a_trajectory_must_have_risen_before_it_falls():
-    with pytest.raises(ValueError, match="warm_up must end before the decay, got 9"):
+    with pytest.raises(ValueError, match="warm_up must be at most 8, .* got 9"):
         next(trajectory(model(), batch, lengths=(10,), decay=0.2, warm_up=9))
+
+
+def test_a_trajectory_may_begin_at_its_full_rate():
+    ends = dict(trajectory(model(), batch, lengths=(4, 8), decay=0.5, warm_up=0))
+    assert set(ends) == {4, 8}
+    with pytest.raises(ValueError, match="warm_up must be at least 0, got -1"):
+        next(trajectory(model(), batch, lengths=(10,), warm_up=-1))

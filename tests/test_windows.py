@@ -794,3 +794,9 @@ def test_a_model_without_a_head_is_told_so():
     assert len(advise_window(model, tokens).windows) == 2
     with pytest.raises(ValueError, match="a model without a head needs one"):
         advise_window(model, tokens, tokens)
+
+
+def test_a_pair_is_no_list_of_layers():
+    model = Transformer(5, 5, 8, 2, 2)
+    with pytest.raises(TypeError, match=r"write \[\(3, 0\)\] \* 2"):
+        with_window(model, (3, 0))

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from attn_tutorial.checks import check_count
 from attn_tutorial.conventions.table import CONVENTIONS
 from attn_tutorial.patterns import Pattern, causal, full
 
@@ -142,7 +143,9 @@ def _by_type(config: Config, default: list[str], patterns: dict) -> list[Pattern
     if len(types) != len(default):
         raise ValueError(f"layer_types must name {len(default)} layers, got {types}")
     for kind in types:
-        if patterns.get(kind) is None:
+        if kind in patterns and patterns[kind] is None:
+            raise ValueError(f"{SIZES[kind]} must be a number for {kind!r}, got None")
+        if kind not in patterns:
             raise ValueError(
                 f"layer_types may name {[k for k in patterns if patterns[k]]} here, "
                 f"got {kind!r}"
@@ -151,10 +154,12 @@ def _by_type(config: Config, default: list[str], patterns: dict) -> list[Pattern
 
 
 FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
+SIZES = {SLIDING: "sliding_window", CHUNKED: "attention_chunk_size"}
 
 
 def _interval(config: Config, every: int, kind: str = SLIDING) -> list[str]:
     """Each ``every``-th layer is full, the others are not."""
+    every = check_count("the interval of full layers", every, least=1)
     return [
         FULL if (layer + 1) % every == 0 else kind for layer in range(_depth(config))
     ]

@@ -163,6 +163,12 @@ class _Box:
                 f"keep failed at positions below n={self.n}: {error}; give the n up to "
                 "which it is defined"
             ) from error
+        except TypeError as error:
+            raise TypeError(
+                f"keep must answer for two position tensors, got {self.keep!r}: "
+                f"{error}; if it is an attention function, leave it (q, k, v) alone, "
+                "as functools.partial(at.local_attention, window=w) does"
+            ) from error
         if not isinstance(answer, Tensor) or answer.dtype != torch.bool:
             raise TypeError(f"keep must answer a bool tensor, got {answer!r}")
         self.places += shape.numel()

@@ -160,6 +160,8 @@ def _two_blocks(value: object) -> Pattern:
 
 def _rotating(value: object) -> Pattern:
     """(size, keep): the first ``keep`` keys and the newest, ``size`` in all."""
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise TypeError(f"value must be (size, keep), got {value!r}")
     size, keep = (check_count("value", number, least=0) for number in value)
     if keep >= size:
         raise ValueError(f"value must keep fewer than its size, got {value}")

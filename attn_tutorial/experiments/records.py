@@ -22,7 +22,7 @@ import torch
 from attn_tutorial import provenance
 from attn_tutorial.benchmark.record import alone, replace
 from attn_tutorial.experiments.tables import with_deviation
-from attn_tutorial.provenance import software, utc
+from attn_tutorial.provenance import processor_name, software, utc
 
 __all__ = [
     "FOLDER",
@@ -254,5 +254,6 @@ def made_with(device: torch.device, started: float, cpu_started: float) -> dict:
         "seconds": round(time.time() - started, 2),
         "cpu_seconds": round(time.process_time() - cpu_started, 2),
         "device": torch.cuda.get_device_name(device) if cuda else "cpu",
+        "processor": processor_name(),
         **software(),
     }

@@ -266,6 +266,8 @@ def _results(
 
 def _shown(runs: Iterable[Run], name: str, count: int) -> Iterable[Run]:
     """Pass runs on and draw a progress bar on standard error."""
-    from tqdm import tqdm
-
+    try:
+        from tqdm import tqdm
+    except ImportError:  # no reason to stop
+        return runs
     return tqdm(runs, desc=name, total=count, unit="run")

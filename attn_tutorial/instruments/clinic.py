@@ -141,7 +141,7 @@ def tile_loop(q: Tensor, k: Tensor, v: Tensor, window: int, tile: int) -> Tensor
         >>> tile_loop(q, q, q, window=3, tile=4).shape
         torch.Size([2, 10, 4])
     """
-    n, outputs = q.shape[-2], []
+    n, outputs, window = q.shape[-2], [], check_radius(window)
     position = torch.arange(n, device=q.device)
     for start in range(0, n, check_count("tile", tile, least=1)):
         rows = slice(start, start + tile)

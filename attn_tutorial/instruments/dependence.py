@@ -32,12 +32,16 @@ def mutual_information(x: Tensor, y: Tensor) -> float:
         x: Integers from 0 on, any shape.
         y: As many integers.
 
+    Raises:
+        TypeError: If one of them has a floating dtype.
+        ValueError: If their numbers differ, there are none, or one is negative.
+
     Example:
         >>> coin = torch.tensor([0, 1, 0, 1])
         >>> mutual_information(coin, coin), mutual_information(coin, coin.sort().values)
         (1.0, 0.0)
     """
-    x, y = x.flatten().long(), y.flatten().long()
+    x, y = _symbols("x", x), _symbols("y", y)
     if len(x) != len(y) or not len(x):
         raise ValueError(
             f"x and y must be as long, and not empty, got {len(x)}, {len(y)}"
@@ -49,6 +53,14 @@ def mutual_information(x: Tensor, y: Tensor) -> float:
     alone = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
     seen = joint > 0
     return (joint[seen] * (joint[seen] / alone[seen]).log2()).sum().item()
+
+
+def _symbols(name: str, x: Tensor) -> Tensor:
+    if x.is_floating_point() or x.is_complex():
+        raise TypeError(f"{name} must be integers, got {x.dtype}")
+    if x.numel() and x.min() < 0:
+        raise ValueError(f"{name} must be at least 0, got {int(x.min())}")
+    return x.flatten().long()
 
 
 @dataclass(frozen=True)
@@ -103,7 +115,7 @@ def dependence(
         seed: Seed of the shuffles.
 
     Raises:
-        ValueError: If shapes differ, or a distance leaves no pair.
+        ValueError: If shapes differ, there is no distance, or one leaves no pair.
 
     Example:
         >>> row = torch.tensor([0, 1, 2, 3] * 25)
@@ -127,6 +139,8 @@ def dependence(
         mean = sum(by_chance) / shuffles
         squares += [(bits - mean) ** 2 for bits in by_chance]
         rows.append((distance, mutual_information(x, y), mean))
+    if not rows:
+        raise ValueError("distances must name at least one, got none")
     deviation = math.sqrt(sum(squares) / (len(rows) * (shuffles - 1)))
     return Dependence(*map(list, zip(*rows, strict=True)), deviation)
 

@@ -101,7 +101,9 @@ def sink_share(weights: Tensor, *, first: int) -> Tensor:
         >>> sink_share(torch.full((1, 2, 4, 4), 0.25), first=1)
         tensor([0.2500, 0.2500])
     """
-    check_count("first", first, least=0)
+    n = weights.shape[-1]
+    if check_count("first", first, least=0) >= n:
+        raise ValueError(f"first must be below n={n}, got {first}")
     return weights[..., first:, 0].mean((0, 2))
 
 

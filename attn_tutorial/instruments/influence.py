@@ -111,4 +111,6 @@ def lag_quantile(shares: Tensor, share: float) -> int:
         >>> lag_quantile(lag_distribution(9, 1, causal=True), 0.55)
         5
     """
-    return int((shares.cumsum(0) < share).sum())
+    if not 0 <= share <= 1:
+        raise ValueError(f"share must lie in [0, 1], got {share}")
+    return min(int((shares.cumsum(0) < share).sum()), len(shares) - 1)

@@ -77,7 +77,7 @@ def _with(
             "model must have layers of this package's MultiHeadAttention, got "
             f"{type(model).__name__}; set the window in its own library"
         )
-    several = _one_each(sizes, len(layers))
+    several = _one_each(name, sizes, len(layers))
     if len(several) != len(layers):
         raise ValueError(f"{name} must have {len(layers)} entries, got {sizes}")
     for layer, size in zip(layers, several, strict=True):
@@ -97,7 +97,12 @@ def _own_blocks(model: nn.Module) -> nn.Module:
     return model
 
 
-def _one_each(sizes: int | list[int], layers: int) -> list[int]:
+def _one_each(name: str, sizes: int | list[int], layers: int) -> list[int]:
+    if isinstance(sizes, tuple):
+        raise TypeError(
+            f"{name} must be a number or a list with an entry for each layer, got "
+            f"{sizes}: write [{sizes}] * {layers} if it is one layer's"
+        )
     try:
         return list(sizes)
     except TypeError:  # one number, of Python, NumPy or PyTorch

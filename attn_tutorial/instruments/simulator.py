@@ -76,7 +76,8 @@ def simulate(
         The output, shape (n, d_v), zeros where a query keeps no key; and the chip.
 
     Raises:
-        TypeError, ValueError: If the pattern or a size is none, or a size below 1.
+        TypeError, ValueError: If the pattern or a size is none, a size below 1, an
+            input not floating, or not as long as the others.
 
     Example:
         >>> from attn_tutorial.patterns import local
@@ -85,6 +86,7 @@ def simulate(
         >>> output.shape, chip.flops
         ((8, 4), 768)
     """
+    _check_inputs(q, k, v)
     mask, chip, output = tiles(pattern, len(q), rows, columns), Chip(), np.zeros_like(v)
     for r, states in enumerate(tile_states(mask)):
         queries = chip.load(q, r, rows)
@@ -103,6 +105,14 @@ def simulate(
             top = new_top
         chip.store(output, r, mix / np.where(total == 0, 1, total))
     return output, chip
+
+
+def _check_inputs(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> None:
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if not np.issubdtype(x.dtype, np.floating):
+            raise TypeError(f"{name} must have a floating dtype, got {x.dtype}")
+        if len(x) != len(q):
+            raise ValueError(f"{name} must be as long as q, {len(q)}, got {len(x)}")
 
 
 def tiles(pattern: Pattern, n: int, rows: int, columns: int) -> np.ndarray:

@@ -9,7 +9,13 @@ from torch import Tensor
 from attn_tutorial import patterns
 from attn_tutorial.checks import check_first, check_key_keep, check_qkv
 from attn_tutorial.dense import attention
-from attn_tutorial.patterns import Pattern, check_length, dense_mask, run
+from attn_tutorial.patterns import (
+    Pattern,
+    check_length,
+    check_pattern,
+    dense_mask,
+    run,
+)
 from attn_tutorial.runs import has_own_routine, run_attention
 from attn_tutorial.tiled import rows_for
 
@@ -54,6 +60,8 @@ def pattern_attention(
     if k.ndim < 3:
         raise ValueError(f"k must have shape (..., h, n, d), got {tuple(k.shape)}")
     check_key_keep(key_keep, k.select(-3, 0))
+    if pattern is not None:
+        check_pattern("pattern", pattern)
     if pattern is None or pattern == patterns.full():
         keep = keep_mask(q, k, None, key_keep)
         return (_masked_attention if pattern else _plain_attention)(q, k, v, keep)

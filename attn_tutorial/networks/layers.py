@@ -241,6 +241,10 @@ def sinusoidal_positions(n: int, d_model: int, *, first: int = 0) -> Tensor:
     Returns:
         float32 on the CPU, shape (n, d_model).
 
+    Raises:
+        TypeError, ValueError: If the width is odd, or a position beyond 2**24, from
+            where on float32 does not tell neighbours apart.
+
     Example:
         >>> sinusoidal_positions(2, 4).round(decimals=2)
         tensor([[0.0000, 0.0000, 1.0000, 1.0000],
@@ -249,6 +253,11 @@ def sinusoidal_positions(n: int, d_model: int, *, first: int = 0) -> Tensor:
     if check_count("d_model", d_model, least=2) % 2:
         raise ValueError(f"d_model must be even, got {d_model}")
     first = check_position("first", first)
+    if max(-first, first + n) > 2**24:
+        raise ValueError(
+            f"first must leave all positions within 2**24, which float32 tells apart, "
+            f"got {first} for {n} positions"
+        )
     options = {"dtype": torch.float32, "device": "cpu"}  # whatever the defaults are
     frequency = 10000.0 ** (-torch.arange(0, d_model, 2, **options) / d_model)
     angle = torch.arange(first, first + n, **options)[:, None] * frequency

@@ -155,14 +155,18 @@ def trajectory(
     Raises:
         ValueError: If the first decay would begin before the rate has risen.
     """
+    check_count("warm_up", warm_up, least=0)
     optimizers = _optimizers(model, optimizer, lr, weight_decay)
     generator, done = Generator().manual_seed(seed), 0
     for length in sorted(lengths):
         falling = round(decay * length)
         if length - falling < warm_up:
-            raise ValueError(f"warm_up must end before the decay, got {warm_up}")
+            raise ValueError(
+                f"warm_up must be at most {length - falling}, where the decay of "
+                f"length {length} begins, got {warm_up}"
+            )
         for step in range(done, length - falling):
-            factor = min(1.0, (step + 1) / warm_up)
+            factor = min(1.0, (step + 1) / max(1, warm_up))
             _step(model, optimizers, batch_fn(generator), factor)
         done = length - falling
         branch = copy.deepcopy((model, optimizers))

@@ -163,10 +163,13 @@ def real_first(key_keep: Tensor | None, tokens: Tensor) -> Tensor | None:
     A position is then the number of real tokens before it, in every layer and for
     every pattern.
     """
-    if key_keep is None or not isinstance(key_keep, Tensor) or key_keep.ndim < 2:
-        return None
-    if key_keep.shape != tokens.shape or key_keep.dtype != torch.bool:
-        return None  # refused where it is used
+    if not isinstance(key_keep, Tensor) or key_keep.dtype != torch.bool:
+        return None  # none, or refused where it is used
+    if key_keep.shape != tokens.shape:
+        raise ValueError(
+            f"key_keep must have the shape of tokens, {tuple(tokens.shape)}, got "
+            f"{tuple(key_keep.shape)}: write key_keep.expand(tokens.shape)"
+        )
     return (~key_keep).int().argsort(dim=-1, stable=True)
 
 

@@ -8,6 +8,6 @@ Search.htmlToText = (html, anchor) => {
   const page = new DOMParser().parseFromString(html, "text/html");
   page.querySelectorAll(REMOVED).forEach((node) => node.remove());
   const article = page.querySelector("article") ?? page.body;
-  const place = anchor ? article.querySelector(anchor) : null;
+  const place = anchor ? page.getElementById(anchor.slice(1)) : null;
   return (place ?? article).textContent.replace(/\\\((.*?)\\\)/g, "$1").replace(/\s+/g, " ");
 };

@@ -523,14 +523,18 @@ QUIZ = (
             ),
             wrong(
                 "It gives NaN, as minus infinity times zero.",
-                "It would, if the product were formed; it need not be.",
+                "Minus infinity went into the exponential and came out as 0. The "
+                "backward pass multiplies by that 0.",
             ),
         ),
     ),
     Question(
         "What is $D$, the number that is taken off in each row?",
         (
-            wrong("The plain mean of $dP$.", "That is right for equal weights only."),
+            wrong(
+                "The plain mean of $dP$.",
+                "The weights of the row decide how much each entry counts.",
+            ),
             right(
                 "The mean of $dP$ under the weights, which is also $dO \\cdot O$.",
                 "So it is known before the first tile, from the output alone.",
@@ -547,7 +551,7 @@ QUIZ = (
         (
             wrong("For precision.", "Both times come out the same."),
             right(
-                "To store $n$ numbers instead of $n^2$.",
+                "To store $n$ numbers instead of one for each kept pair.",
                 "From $q$, $k$ and the log-sum-exp every weight can be had "
                 "again, at $10d$ instead of $8d$ FLOPs a pair.",
             ),

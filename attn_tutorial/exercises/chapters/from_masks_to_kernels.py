@@ -613,7 +613,7 @@ QUIZ = (
         (
             wrong("It takes operations away.", "All products are formed before it."),
             right(
-                "Traffic: it is read, and the scores are written and read once more.",
+                "Traffic: it is read, and the scores are read and written again.",
                 "That is why a mask alone is slower than no mask.",
             ),
             wrong("Nothing.", "It is a matrix of $n^2$ truth values."),
@@ -646,8 +646,8 @@ QUIZ = (
             ),
             wrong(
                 "The window.",
-                "It decides how many keys are visited; queries and keys per byte "
-                "stay as they are.",
+                "It decides how many keys are visited; work and traffic grow with "
+                "them alike.",
             ),
             wrong("The number of heads.", "Heads multiply work and traffic alike."),
         ),
@@ -657,7 +657,7 @@ QUIZ = (
         (
             wrong("All that are visited.", "Most of a wide window's tiles are full."),
             right(
-                "Those that keep some of their pairs.",
+                "Those that keep some of their pairs, but not all.",
                 "Full ones need none, and empty ones are not visited.",
             ),
             wrong(
@@ -672,8 +672,9 @@ QUIZ = (
         "besides?",
         (
             right(
-                "Scores that are all very negative, or very large.",
-                "A wrong start of the running maximum shows only there.",
+                "Scores far from 0.",
+                "Exponentials overflow or vanish there; random scores never get "
+                "that far.",
             ),
             wrong("More random inputs.", "Random scores lie near 0, all of them."),
             wrong(

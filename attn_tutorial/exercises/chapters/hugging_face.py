@@ -98,9 +98,10 @@ EXERCISES = (
         question=(
             r"A Mistral has `sliding_window=4096`. Which `window=w` makes a Llama "
             r"with the same weights compute the same (`llama`)? And which is the "
-            r"smallest $w$ that changes nothing, by `hf.use(model, window=w)`, in a "
-            r"ModernBERT with `local_attention=128`, whose layers see half of that "
-            r"number to each side (`modernbert`)?"
+            r"smallest $w$ that changes nothing, by `hf.use(model, window=w)`, in "
+            r"the *local* layers of a ModernBERT with `local_attention=128`, which "
+            r"see half of that number to each side (`modernbert`)? (Its full layers "
+            r"are narrowed by any $w < n - 1$.)"
         ),
         parts=(
             Number(
@@ -283,8 +284,9 @@ EXERCISES = (
         minutes=6,
         section="What cannot be served, and must say so",
         question=(
-            r"A colleague swaps the attention of a Longformer and reports: “The same "
-            r"outputs to the last bit, and not a millisecond faster.” What happened "
+            r"A colleague calls `model.set_attn_implementation('mine')` on a "
+            r"Longformer and reports: “The same outputs to the last bit, and not a "
+            r"millisecond faster.” What happened "
             r"(`happened`): (a) her function is exact, and memory decides; (b) the "
             r"model never called it; (c) the window is as wide as the text? Which "
             r"line would have told (`line`): (a) "

@@ -429,8 +429,10 @@ EXERCISES = (
                 "length",
                 496,
                 {
-                    352: "The 2 ms are missing.",
-                    368: "The 2 ms are missing.",
+                    256: "The 2 ms are missing.",
+                    352: "The 2 ms and the ends are missing.",
+                    368: "The 2 ms and the ends are missing.",
+                    544: "The ends are missing.",
                     360: "That is the formula, which knows no cost per call.",
                     480: "Is it the nearest?",
                     512: "Is it the nearest?",

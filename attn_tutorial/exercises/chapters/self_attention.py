@@ -252,8 +252,9 @@ EXERCISES = (
         question=r"""
             Write `left_out(adjective, noun)`: train a translator `without=f"{adjective}
             {noun}"` as above and return whether it translates `f"the {adjective} {noun}
-            follows the small dog ."` as `dict(tasks.noun_phrases())` demands. Try five
-            pairs with adjectives of both kinds. How many of the five come out right?
+            follows the small dog ."` as `dict(tasks.noun_phrases())` demands. Try it
+            for *white cow*, *big cat*, *red dog*, *small horse* and *calm cat*. How
+            many of the five come out right?
         """,
         parts=(
             Number(

@@ -530,13 +530,13 @@ EXERCISES = (
     Exercise(
         id="sparse-9",
         kind="implement",
-        difficulty=2,
-        minutes=12,
+        difficulty=1,
+        minutes=6,
         section="The slice that the document was looking for",
         question=(
-            r"Write attention in adjacent blocks as a loop over blocks of queries, "
-            r"without a mask. The last block may be shorter. You may use "
-            r"`at.attention` inside."
+            r"Without looking back at `by_blocks`, write attention in adjacent blocks "
+            r"as a loop over blocks of queries, without a mask. The last block may be "
+            r"shorter. You may use `at.attention` inside."
         ),
         parts=(
             Function(
@@ -662,8 +662,8 @@ QUIZ = (
             ),
             wrong(
                 "Nothing: if it holds for one length, it holds for all.",
-                "The faulty slice of the exercise gives zeros for 24 and "
-                "plausible numbers for 12.",
+                "A slice with a negative start can be right at one length and "
+                "wrong at another.",
             ),
             wrong(
                 "The order of the blocks.",

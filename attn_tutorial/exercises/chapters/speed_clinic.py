@@ -363,8 +363,8 @@ EXERCISES = (
             r"of 511 (512 keys) on tiles of $128 \times 128$. (a) By which factor do "
             r"the pairs shrink against *causal* full attention on the same tiles, to "
             r"two decimals (`pairs`)? (b) What is the largest factor by which the "
-            r"whole layer's FLOPs can shrink, against causal attention, however "
-            r"narrow the window (`layer`)?"
+            r"whole layer's FLOPs can shrink, against causal attention computed on "
+            r"the same tiles, however narrow the window, to two decimals (`layer`)?"
         ),
         parts=(
             Number(

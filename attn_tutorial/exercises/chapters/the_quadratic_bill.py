@@ -81,7 +81,7 @@ EXERCISES = (
         minutes=5,
         section="At which length does attention dominate?",
         question=(
-            r"A layer has width $d_{\text{model}} = 1024$. From which length on does "
+            r"A layer has width $d_{\text{model}} = 1024$. Beyond which length does "
             r"attention take more than *three quarters* of its FLOPs? Give the "
             r"number (`length`) and the general rule in widths (`widths`)."
         ),
@@ -516,7 +516,9 @@ QUIZ = (
         "A model has width 1024 and reads 1024 tokens. About which share of a "
         "layer's FLOPs is full attention, all $n^2$ pairs counted?",
         (
-            right("A seventh.", "$n / (n + 6d)$ is $1/7$ at one width."),
+            right(
+                "A seventh.", "$n / (n + 6 d_{\\text{model}})$ is $1/7$ at one width."
+            ),
             wrong("A half.", "That takes six widths."),
             wrong(
                 "Nearly all.",

@@ -14,9 +14,9 @@ from attn_tutorial.exercises.exercise import (
 
 
 def reach_back(kernel, dilations):
-    """Tokens that can influence the last output of a stack of causal convolutions.
+    """Number of tokens that can influence the last output, the last one included.
 
-    Layer l reads `kernel` tokens that lie dilations[l] apart; itself included.
+    Layer l reads `kernel` tokens that lie dilations[l] apart, the last of them its own.
     """
     return 1 + sum((kernel - 1) * step for step in dilations)
 
@@ -262,9 +262,9 @@ EXERCISES = (
         minutes=8,
         section="Path length",
         question=(
-            r"How far back does a stack of convolutions hear? Write the function "
-            r"below, in which `kernel` is $k$ and `dilations` has an entry for each "
-            r"layer."
+            r"How many tokens, its own included, can influence the last output of a "
+            r"stack of causal convolutions? Write the function below, in which "
+            r"`kernel` is $k$ and `dilations` has an entry for each layer."
         ),
         parts=(
             Function(

@@ -47,7 +47,10 @@ def settings(quick: bool) -> list[Setting]:
 
 
 def part_of_pair(numbers: list[int]) -> str:
-    """Say which part a pair belongs to: a tenth each for validation and test."""
+    """Say which part a pair belongs to, by the last digit of its sum: a tenth each.
+
+    A pair is new to a test, but not each of its numbers.
+    """
     key = sum(number * 31**i for i, number in enumerate(numbers)) % 10
     return dict(enumerate(PARTS)).get(key, "train")
 

@@ -15,6 +15,7 @@ lab.compose = (() => {
     Limits: { documents: "lengths of documents", causal: "causal" },
   };
   const PAUSE = 600; // milliseconds between two layers of the animation
+  const AGAIN = 1500; // milliseconds after which the address is written once more
 
   /** Put the composer into an element. */
   function mount(place) {
@@ -93,8 +94,15 @@ lab.compose = (() => {
       update(view);
     });
     const copy = async () => {
-      await navigator.clipboard.writeText(view.parts.program.textContent);
-      say(view, "The program is on the clipboard.");
+      const { program } = view.parts;
+      try {
+        await navigator.clipboard.writeText(program.textContent);
+        say(view, "The program is on the clipboard.");
+      } catch { // from http, or not allowed
+        getSelection().selectAllChildren(program);
+        say(view, "This page may not use the clipboard. The program is selected: " +
+          "press Ctrl+C or Command+C.");
+      }
     };
     return h("div", { class: "lab-form" }, labelled("the same pattern in", kinds),
       h("button", { type: "button", click: copy }, "Copy"));
@@ -107,10 +115,12 @@ lab.compose = (() => {
     picture.tabIndex = 0;
     picture.setAttribute("role", "group");
     picture.setAttribute("aria-label", "The matrix; arrow keys choose the query");
-    picture.addEventListener("pointermove", (event) => {
+    const follow = (event) => {
       const box = picture.getBoundingClientRect();
       look(view, Math.floor(((event.clientY - box.top) / box.height) * view.state.n));
-    });
+    };
+    picture.addEventListener("pointermove", follow);
+    picture.addEventListener("pointerdown", follow); // a tap need not move
     picture.addEventListener("keydown", (event) => {
       const step = { ArrowUp: -1, ArrowDown: 1 }[event.key];
       if (!step) return;
@@ -127,13 +137,11 @@ lab.compose = (() => {
     update(view);
   }
 
-  /** Draw everything for the state as it is, or say what is wrong with it. */
+  /** Draw everything for the state as it is. */
   function update(view) {
     const { state, parts } = view;
     clearTimeout(view.timer);
-    const fault = lab.state.fault(state);
-    say(view, fault ?? "");
-    if (fault) return;
+    say(view, "");
     view.query = Math.min(view.query, state.n - 1);
     parts.query.max = state.n - 1;
     parts.query.value = view.query;
@@ -146,12 +154,17 @@ lab.compose = (() => {
     parts.program.firstChild.textContent =
       lab.code.program(view.kind, pattern, state.n);
     address(state);
+    clearTimeout(view.later);
+    view.later = setTimeout(() => address(state), AGAIN);
   }
 
-  /** Write a changed state into the address; browsers ignore or refuse too many calls. */
+  /** Write a changed state into the address; a link to a section stays as it is. */
   function address(state) {
-    const written = `#${lab.state.written(state)}`;
-    if (written !== (location.hash || "#")) history.replaceState(null, "", written);
+    const written = lab.state.written(state), here = location.hash.slice(1);
+    if (written === here || (!written && !lab.state.isOurs(here))) return;
+    try {
+      history.replaceState(null, "", `#${written}`);
+    } catch { /* browsers refuse too many calls: the next one tries again */ }
   }
 
   /** The matrix, and the marked query in words. */
@@ -177,7 +190,7 @@ lab.compose = (() => {
       ["pattern", h("code", {}, found.text)],
       ["kept pairs, Eq. (8)", `${digits(found.kept)}, ${digits(share)} % of all`],
       [`tile tax, Eq. (18)`, `${digits(found.tax)} pairs computed for each kept`],
-      ["FLOPs of a layer, Eq. (3)", digits(found.flops)],
+      ["FLOPs of its attention in a layer, Eq. (3)", digits(found.flops)],
       ["cache, Eq. (22)", found.cache === null ? "none: the pattern looks ahead"
         : `${bytes(found.cache)} in half precision`],
       [`token ${query} has heard`,
@@ -201,5 +214,7 @@ lab.compose = (() => {
 
 for (const place of document.querySelectorAll("[data-lab=compose]")) {
   lab.compose.mount(place);
-  addEventListener("hashchange", () => lab.compose.mount(place));
+  addEventListener("hashchange", () => {
+    if (lab.state.isOurs(location.hash.slice(1))) lab.compose.mount(place);
+  });
 }

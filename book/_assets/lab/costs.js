@@ -44,9 +44,12 @@ lab.costs = (() => {
    */
   function heard(mask, position, layers) {
     const steps = [new Set([position])];
+    let fresh = [position]; // only new tokens bring news
     for (let layer = 0; layer < layers; layer++) {
-      const before = steps.at(-1);
-      steps.push(new Set([...before, ...[...before].flatMap((i) => keysOf(mask[i]))]));
+      const now = new Set(steps.at(-1));
+      fresh = fresh.flatMap((i) => keysOf(mask[i]))
+        .filter((j) => !now.has(j) && now.add(j));
+      steps.push(now);
     }
     return steps;
   }

@@ -66,10 +66,12 @@ lab.gpu = (() => {
   }
 
   /** q, k, v and room for the result on the device, heads * n * d numbers each. */
-  function place({ device }, numbers) {
+  async function place({ device }, numbers) {
     const { STORAGE, COPY_SRC } = GPUBufferUsage, size = numbers[0].byteLength;
+    device.pushErrorScope("out-of-memory");
     const result = device.createBuffer({ size, usage: STORAGE | COPY_SRC });
-    return [...numbers.map((x) => filled(device, x, STORAGE)), result];
+    const all = [...numbers.map((x) => filled(device, x, STORAGE)), result];
+    return (await device.popErrorScope()) ? null : all;
   }
 
   /** Join a task, its shader and its buffers. */

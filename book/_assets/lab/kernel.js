@@ -152,7 +152,7 @@ ${each(d, (c) => `    result[(base + i) * ${d / 4}u + ${c}u] = o${c} / total;`)}
       const right = row(task, numbers, head, i);
       right.forEach((x, c) => {
         const difference = Math.abs(x - output[(head * task.n + i) * task.d + c]);
-        worst = difference <= worst ? worst : difference; // NaN is kept
+        worst = Math.max(worst, difference); // NaN is kept
       });
     }
     return worst;

@@ -45,6 +45,8 @@ def first_of(self, position):
       ...view.parts.sections, heldOut());
     read(view);
     look(view, view.bytes.length - 1);
+    new MutationObserver(() => view.bytes.length && showMap(view)) // its ink is painted
+      .observe(document.documentElement, { attributeFilter: ["data-theme"] });
   }
 
   /** Layers of the stored model. */
@@ -83,9 +85,11 @@ def first_of(self, position):
     const next = h("div"), map = h("canvas", { role: "img", class: "lab-map" });
     const position = h("input", { type: "range", min: 0, value: 0,
       input: (event) => look(view, Number(event.target.value)) });
-    letters.addEventListener("pointermove", ({ target }) => {
+    const follow = ({ target }) => {
       if (target.dataset.place) look(view, Number(target.dataset.place));
-    });
+    };
+    letters.addEventListener("pointermove", follow);
+    letters.addEventListener("pointerdown", follow); // a tap need not move
     const sections = [
       h("div", { class: "lab-form" }, colourMenu(view),
         h("button", { type: "button", click: () => write(view) }, `Write ${MORE} bytes`)),
@@ -138,13 +142,17 @@ def first_of(self, position):
     return new TextEncoder().encode(text).slice(0, LONGEST);
   }
 
-  /** Read the text twice: with the chosen patterns, and with full attention. */
+  /** Read with the chosen patterns and with full attention, what is not known yet. */
   function read(view) {
-    const { weights, choices, parts } = view, { heads } = lab.weights;
+    const { choices, parts } = view;
     view.bytes = bytesOf(parts.text.value);
-    const full = choices.map(() => patternOf({ kind: "full" }));
-    view.found = lab.model.readText(weights, heads, choices.map(patternOf), view.bytes);
-    view.before = lab.model.readText(weights, heads, full, view.bytes);
+    const reading = (chosen) => lab.model.readText(view.weights, lab.weights.heads,
+      chosen.map(patternOf), view.bytes);
+    const text = view.bytes.join();
+    if (view.known !== text) view.before = reading(choices.map(() => ({ kind: "full" })));
+    view.known = text;
+    const isFull = choices.every(({ kind }) => kind === "full");
+    view.found = isFull ? view.before : reading(choices);
     parts.position.max = Math.max(0, view.bytes.length - 1);
     showVerdict(view);
     showLetters(view);
@@ -200,7 +208,12 @@ def first_of(self, position):
     for (const span of parts.letters.querySelectorAll("span")) {
       span.classList.toggle("lab-here", Number(span.dataset.place) === view.position);
     }
-    if (!bytes.length) return parts.next.replaceChildren();
+    if (!bytes.length) {
+      parts.said.textContent = "";
+      parts.map.width = parts.map.height = 0;
+      parts.map.removeAttribute("aria-label");
+      return parts.next.replaceChildren();
+    }
     showPosition(view);
     showMap(view);
   }
@@ -250,6 +263,14 @@ def first_of(self, position):
   /** Let the model go on with the text, always with the likeliest byte. */
   function write(view) {
     const { parts, weights, choices } = view;
+    clearTimeout(view.timer);
+    view.bytes = new TextEncoder().encode(parts.text.value);
+    if (!view.bytes.length || view.bytes.length >= LONGEST) {
+      parts.verdict.textContent = view.bytes.length
+        ? `The model reads at most ${LONGEST} bytes: shorten the text for it to go on.`
+        : "Type something first.";
+      return;
+    }
     const start = performance.now(), { heads } = lab.weights;
     const patterns = choices.map(patternOf);
     const { reader, scores } = lab.model.readText(weights, heads, patterns, view.bytes);
@@ -260,7 +281,8 @@ def first_of(self, position):
       last = reader.read(written.at(-1));
     }
     const rate = written.length / ((performance.now() - start) / 1000);
-    parts.text.value = new TextDecoder().decode(new Uint8Array(written));
+    const more = new Uint8Array(written.slice(view.bytes.length));
+    parts.text.value += new TextDecoder().decode(more);
     read(view);
     parts.verdict.textContent += ` Read and wrote ${digits(Math.round(rate))} bytes a second.`;
     look(view, view.bytes.length - 1);

@@ -25,8 +25,9 @@ lab.state = (() => {
   function written(state) {
     const first = start(), fields = new URLSearchParams();
     for (const [name, value] of Object.entries(state)) {
-      const text = name in FLAGS ? String(Number(value)) : String(value);
-      const before = name in FLAGS ? String(Number(first[name])) : String(first[name]);
+      const isFlag = Object.hasOwn(FLAGS, name);
+      const text = isFlag ? String(Number(value)) : String(value);
+      const before = isFlag ? String(Number(first[name])) : String(first[name]);
       if (text !== before) fields.set(name, text);
     }
     return fields.toString();
@@ -36,11 +37,20 @@ lab.state = (() => {
   function read(text) {
     const state = start();
     for (const [name, value] of new URLSearchParams(text)) {
-      if (name in FLAGS) state[name] = value === "1";
+      if (Object.hasOwn(FLAGS, name)) state[name] = value === "1";
       else if (name === DOCUMENTS) state[name] = lengths(value) ?? state[name];
-      else if (name in NUMBERS && fits(name, value)) state[name] = Number(value);
+      else if (Object.hasOwn(NUMBERS, name) && fits(name, value)) {
+        state[name] = Number(value);
+      }
     }
     return state;
+  }
+
+  /** Does an address hold fields of ours? Others lead to a section of the page. */
+  function isOurs(text) {
+    const fields = start();
+    return [...new URLSearchParams(text).keys()]
+      .some((name) => Object.hasOwn(fields, name));
   }
 
   /** Is a text a whole number that a field allows? */
@@ -59,16 +69,6 @@ lab.state = (() => {
   /** Blocks of keys that n tokens have, of the size that is chosen for random ones. */
   const randomBlocks = ({ n, size }) => Math.ceil(n / size);
 
-  /** What is wrong with a state, as a sentence, or null. */
-  function fault(state) {
-    const number = randomBlocks(state);
-    if (state.random && state.count > number) {
-      return `random blocks must be at most the ${number} that there are, got ` +
-        `${state.count}`;
-    }
-    return null;
-  }
-
   /** What a query may meet: any of the parts that are switched on, or everything. */
   function met(state) {
     const parts = [];
@@ -82,8 +82,10 @@ lab.state = (() => {
 
   const ownBlocks = ({ beside, block }) =>
     plain(beside ? "adjacent_blocks" : "blocks", block);
-  const drawn = (state) =>
-    random(state.size, randomBlocks(state), state.count, state.seed);
+  const drawn = (state) => {
+    const there = randomBlocks(state);
+    return random(state.size, there, Math.min(state.count, there), state.seed);
+  };
 
   /** The pattern: what a query may meet, inside its document, not ahead of it. */
   function pattern(state) {
@@ -94,5 +96,5 @@ lab.state = (() => {
     return plainCausal ? parts[1] : combine("intersection", parts);
   }
 
-  return { NUMBERS, written, read, lengths, fault, pattern };
+  return { NUMBERS, written, read, isOurs, lengths, pattern };
 })();

@@ -23,7 +23,7 @@ lab.timer = (() => {
 
   /** Put the timer into an element. */
   function mount(place) {
-    const state = { running: false, record: null };
+    const state = { phase: "idle", record: null };
     const fields = makeFields();
     const say = h("p", { role: "status", class: "lab-status" });
     const results = h("div", { class: "lab-results" });
@@ -78,18 +78,19 @@ lab.timer = (() => {
   /** Start, or ask a run to stop after the length that it is at. */
   async function toggle(parts) {
     const { state, start, save, say } = parts;
-    if (state.running) {
-      state.running = false;
+    if (state.phase !== "idle") {
+      state.phase = "stopping";
+      start.textContent = "Stopping";
       return;
     }
-    state.running = true;
+    state.phase = "running";
     start.textContent = "Stop";
     try {
       await measure(parts);
     } catch (error) {
       say.textContent = error.message;
     }
-    state.running = false;
+    state.phase = "idle";
     start.textContent = "Start";
     save.disabled = !state.record?.cases.length;
   }
@@ -107,10 +108,13 @@ lab.timer = (() => {
       state.record = record;
       show(record, results);
       if (n) say.textContent = `Comparing and timing n = ${digits(n)} on ${gpu.facts.name}`;
-      return state.running;
+      return state.phase === "running";
     });
-    await Promise.race([run, lost]);
-    gpu.device.destroy();
+    try {
+      await Promise.race([run, lost]);
+    } finally {
+      gpu.device.destroy();
+    }
     say.textContent = verdict(state.record);
   }
 
@@ -140,7 +144,9 @@ lab.timer = (() => {
     const full = lab.timing.curve(record, "full");
     const parts = ["local", "blocks"].map((name) => {
       const from = lab.stats.crossover(full, lab.timing.curve(record, name));
-      if (from === null) return `${CALLED[name]} is never faster than full`;
+      if (from === null) {
+        return `${CALLED[name]} is not faster than full at the longest length of both`;
+      }
       return `${CALLED[name]} is faster than full ` +
         (from === 0 ? "at every length" : `from n = ${digits(Math.round(from))} on`);
     });
@@ -156,7 +162,9 @@ lab.timer = (() => {
     if (!curves.length) return results.replaceChildren();
     const alt = `Seconds of a call against the number of tokens, both axes ` +
       `logarithmic. ${verdict(record)}`;
-    results.replaceChildren(lab.chart.draw(curves, alt), numbers(record));
+    const drawing = h("div", { class: "lab-scroll", tabindex: 0, role: "group",
+      "aria-label": "The drawing" }, lab.chart.draw(curves, alt));
+    results.replaceChildren(drawing, numbers(record));
   }
 
   /** The name of a curve, and how it grows. */

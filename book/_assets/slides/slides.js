@@ -20,10 +20,26 @@
     Reveal.initialize({
       width: 1280, height: 720, margin: 0, center: false, hash: true, slideNumber: "c/t",
       scrollActivationWidth: null, plugins: [RevealNotes], transitionSpeed: "fast",
+      keyboardCondition: isOurs,
       transition: matchMedia("(prefers-reduced-motion: reduce)").matches ? "none" : "fade"
     }).then(function () {
       Reveal.addKeyBinding({ keyCode: 84, key: "T", description: "Light or dark" }, turn);
     });
+    document.addEventListener("keydown", turnFromControl);
+  }
+
+  // Arrows belong to a menu that has the focus, and the space bar to a button.
+  function isOurs(event) {
+    var name = event.target && event.target.tagName;
+    return !(name === "SELECT" || (name === "BUTTON" && event.key === " "));
+  }
+
+  // A clicker turns the page also where a slider or a menu has the focus.
+  function turnFromControl(event) {
+    var by = { PageDown: "next", PageUp: "prev" }[event.key];
+    if (!by || !/^(INPUT|SELECT)$/.test(event.target.tagName)) return;
+    event.preventDefault();
+    Reveal[by]();
   }
 
   function cards() {
