@@ -273,7 +273,7 @@ def test_the_commands_for_teachers(tmp_path, capsys):
     notebook["cells"][-1]["source"] = 'check("local-8", lambda n, w: torch.eye(n))'
     out.write_text(json.dumps(notebook))
     assert command.main(["grade", str(out), "--assignment", "windows_and_blocks"]) == 0
-    assert "0 of 14 points" in capsys.readouterr().out
+    assert "0 of 13 points" in capsys.readouterr().out
     command.main(["marks", str(tmp_path)])
     assert capsys.readouterr().out.splitlines()[1] == "ada,0,14,finished"
 
