@@ -275,7 +275,7 @@ def test_the_commands_for_teachers(tmp_path, capsys):
     assert command.main(["grade", str(out), "--assignment", "windows_and_blocks"]) == 0
     assert "0 of 13 points" in capsys.readouterr().out
     command.main(["marks", str(tmp_path)])
-    assert capsys.readouterr().out.splitlines()[1] == "ada,0,14,finished"
+    assert capsys.readouterr().out.splitlines()[1] == "ada,0,13,finished"
 
 
 # The bank.

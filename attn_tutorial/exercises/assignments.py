@@ -104,7 +104,7 @@ def assignment(name: str) -> Assignment:
 
     Example:
         >>> assignment("windows_and_blocks").points
-        (14, 9)
+        (13, 9)
     """
     by_name = {each.name: each for each in assignments()}
     if name not in by_name:
