@@ -199,6 +199,17 @@ def test_a_link_to_a_section_leaves_the_pattern(tab):
     tab.assert_clean()
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_values_have_room_beside_their_names(tab, width):
+    page = tab.open(f"{COMPOSE}#blocks=1")
+    page.set_viewport_size({"width": width, "height": 900})
+    widths = [
+        box.bounding_box()["width"] for box in page.locator(".lab-facts dd").all()
+    ]
+    assert min(widths) > 100, widths
+    page.set_viewport_size({"width": 1280, "height": 900})
+
+
 def test_more_random_blocks_than_there_are_means_all(tab):
     page = tab.open(f"{COMPOSE}#window=0&random=1&count=100")
     assert "random_blocks 4 8 8 0" in page.locator(".lab-facts code").inner_text()

@@ -190,7 +190,7 @@ lab.compose = (() => {
       ["pattern", h("code", {}, found.text)],
       ["kept pairs, Eq. (8)", `${digits(found.kept)}, ${digits(share)} % of all`],
       [`tile tax, Eq. (18)`, `${digits(found.tax)} pairs computed for each kept`],
-      ["FLOPs of its attention in a layer, Eq. (3)", digits(found.flops)],
+      ["attention FLOPs of a layer, Eq. (3)", digits(found.flops)],
       ["cache, Eq. (22)", found.cache === null ? "none: the pattern looks ahead"
         : `${bytes(found.cache)} in half precision`],
       [`token ${query} has heard`,
