@@ -24,7 +24,7 @@ from torch import Tensor
 from attn_tutorial.checks import check_grouped, check_lengths, check_scale
 from attn_tutorial.lookback import ALL, causal_needs, moved, period
 from attn_tutorial.online import merge_attention
-from attn_tutorial.patterns import FAR, Pattern, check_length, run
+from attn_tutorial.patterns import FAR, Pattern, check_length, kept, run
 from attn_tutorial.runs import run_attention
 from attn_tutorial.tiled import tiled_attention
 
@@ -280,7 +280,7 @@ class RollingCache:
         if bool((counts == 1).all() and (lengths == lengths[:1]).all()):
             lengths, counts = lengths[:1], counts[:1]
         held = self._held(lengths)[:, :used]
-        keep = self.pattern.keep(lengths - 1, held.clamp(min=0))
+        keep = kept(self.pattern, lengths - 1, held.clamp(min=0))
         return keep & (held >= 0) & (counts[:, None] > 0)
 
     def _held(self, lengths: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from attn_tutorial.checks import (
     check_window,
 )
 from attn_tutorial.lookback import causal_needs
-from attn_tutorial.patterns import Pattern, check_length, full, local, run
+from attn_tutorial.patterns import Pattern, check_length, full, kept, local, run
 from attn_tutorial.patterns import causal as causal_pattern
 
 __all__ = [
@@ -146,7 +146,7 @@ def _counted(pattern: Pattern, n: int) -> int:
         keys = run(pattern, queries, n)
         i = torch.arange(queries.start, queries.stop)[:, None]
         j = torch.arange(keys.start, keys.stop)
-        pairs += int(pattern.keep(i, j).expand(len(queries), len(keys)).sum())
+        pairs += int(kept(pattern, i, j).expand(len(queries), len(keys)).sum())
     return pairs
 
 
@@ -387,7 +387,7 @@ def _seen_keys(
     check_length(pattern, n, n)
     for start in range(0, n, rows):
         i = torch.arange(start, min(start + rows, n))[:, None]
-        met = pattern.keep(i, torch.arange(n)).expand(len(i), n).any(0)
+        met = kept(pattern, i, torch.arange(n)).expand(len(i), n).any(0)
         missing = -n % columns
         groups = torch.nn.functional.pad(met, (0, missing)).view(-1, columns)
         yield len(i), groups.any(-1)
@@ -545,8 +545,9 @@ def layers_to_connect(pattern: Pattern, n: int) -> float:
     """Layers until every token can be influenced by every token that it may hear.
 
     Eq. (13): ceil((n - 1) / w) for a window, m - 1 for m adjacent blocks, and at
-    most 2 with a global token. Under ``causal()`` "may hear" means every earlier
-    token, and global tokens shorten nothing between two later ones.
+    most 2 with a global token. Under ``causal()``, and with a window of one side, "may
+    hear" means every token on that side; causally, global tokens shorten nothing
+    between two later ones.
 
     Returns:
         The number of layers, or ``math.inf`` if no depth suffices.

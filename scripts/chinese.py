@@ -100,6 +100,9 @@ def write(name: str, catalogue: Catalog) -> None:
     """Store a catalogue, with what once was and the state of each message."""
     if name == "messages":
         return write_messages(catalogue)
+    for message in catalogue:  # "#|" is read as a comment, and would stay for ever
+        comments = message.user_comments
+        message.user_comments = [c for c in comments if not c.startswith("|")]
     body, options = io.BytesIO(), {"ignore_obsolete": True, "include_previous": True}
     write_po(body, catalogue, omit_header=True, **options)
     text = HEADER + body.getvalue().decode()

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import attn_tutorial as at
 from attn_tutorial import cost
 from attn_tutorial import patterns as P
+from attn_tutorial.instruments.graph import reach_mask
 from attn_tutorial.patterns import (
     adjacent_blocks,
     causal,
@@ -209,6 +210,16 @@ def test_layers_to_connect_equals_the_first_depth_that_connects(pattern, keep):
         goal = [set(range(n if ahead else i + 1)) for i in range(n)]
         depths = [d for d in range(n + 1) if heard(keep, n, d) == goal]
         expected = depths[0] if depths else math.inf
+        assert cost.layers_to_connect(pattern, n) == expected, n
+
+
+@pytest.mark.parametrize("window", [(1, 0), (3, 0), (0, 2), (2, 3), (0, 0)])
+def test_a_window_of_one_side_connects_that_side(window):
+    pattern = local(window)
+    for n in (2, 7, 12):
+        goal = reach_mask(pattern, n, n)
+        depths = [d for d in range(n) if torch.equal(reach_mask(pattern, n, d), goal)]
+        expected = depths[0] if any(window) else math.inf
         assert cost.layers_to_connect(pattern, n) == expected, n
 
 

@@ -381,3 +381,9 @@ def test_a_reader_s_pattern_is_compiled_copied_and_stored():
         )
         expected = at.attention(q, k, v, at.dense_mask(pattern, 6))
         torch.testing.assert_close(attend(q, k, v), expected)
+
+
+def test_counting_asks_for_a_mask_too():
+    mine = P.Pattern("mine", keep=lambda i, j: i - j)
+    with pytest.raises(TypeError, match=r"keep of mine\(\) must answer a bool"):
+        at.cost.kept_pairs(mine, 4)

@@ -305,9 +305,7 @@ def decide(
             (x[:, None] * size + inside).clamp(max=n - 1)
             for x, n in zip((r, c), lengths, strict=True)
         )
-        keep = pattern.keep(
-            first + i[:, :, None], j[:, None, :]
-        )  # (blocks, size, size)
+        keep = patterns.kept(pattern, first + i[:, :, None], j[:, None, :])
         keep = keep.expand(len(r), size, size).flatten(1)
         states[r, c] = keep.any(1).byte() + keep.all(1).byte()
 

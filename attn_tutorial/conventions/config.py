@@ -143,13 +143,10 @@ def _by_type(config: Config, default: list[str], patterns: dict) -> list[Pattern
     if len(types) != len(default):
         raise ValueError(f"layer_types must name {len(default)} layers, got {types}")
     for kind in types:
-        if kind in patterns and patterns[kind] is None:
-            raise ValueError(f"{SIZES[kind]} must be a number for {kind!r}, got None")
         if kind not in patterns:
-            raise ValueError(
-                f"layer_types may name {[k for k in patterns if patterns[k]]} here, "
-                f"got {kind!r}"
-            )
+            raise ValueError(f"layer_types may name {[*patterns]} here, got {kind!r}")
+        if patterns[kind] is None:
+            raise ValueError(f"{SIZES[kind]} must be a number for {kind!r}, got None")
     return [patterns[kind] for kind in types]
 
 
