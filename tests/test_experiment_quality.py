@@ -170,7 +170,7 @@ def test_a_lead_is_told_at_each_length():
     )  # 64 at 125, 3 x 16 at 250
     alt = leads(runs).alt
     assert "local 64, code: -0.400, -0.200, -0.100, -0.050, -0.025" in alt
-    assert "local 64, help: " in alt.replace(trajectories.help_pages.HELP, "help")
+    assert "local 64, prose: " in alt
 
 
 def test_one_rate_is_tuned_for_the_longest_training():

@@ -91,7 +91,8 @@ def leads(
             ]
             if all(every):
                 means = [sum(values) / len(values) for values in every]
-                name = f"{trajectories.NAMES[pattern]}, {data}"
+                text = data if data == trajectories.CODE else "prose"
+                name = f"{trajectories.NAMES[pattern]}, {text}"
                 look = {"color": CYCLE[k], "marker": MARKERS[k]}
                 axes.plot(steps, means, ls=("-", "--")[row % 2], label=name, **look)
                 axes.plot(steps, every, ls="", alpha=0.35, markersize=5, **look)
