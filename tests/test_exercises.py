@@ -776,7 +776,7 @@ def test_a_notebook_is_valid_and_asks_everything(chapter, variant):
     nbformat.validate(made)
     text = json.dumps(made)
     assert all(f"(`{e.id}`" in text for e in exercises(chapter))
-    assert ("BEGIN SOLUTION" in text) == (variant == "instructor")
+    assert ("BEGIN SOLUTION" in text) == (variant == "nbgrader")
 
 
 def test_a_student_s_notebook_gives_nothing_away():
@@ -991,13 +991,16 @@ def test_nbgrader_takes_solutions_out_and_grades(tmp_path):
     pytest.importorskip("nbgrader")
     folder = tmp_path / "source" / "windows"
     folder.mkdir(parents=True)
-    made = notebooks.notebook("local_attention", "instructor")
+    made = notebooks.notebook("local_attention", "nbgrader")
     notebooks.write(made, folder / "local.ipynb")
     (tmp_path / "nbgrader_config.py").write_text("")
     nbgrader(tmp_path, "generate_assignment", "windows")
     released = tmp_path / "release" / "windows" / "local.ipynb"
     handed = json.loads(released.read_text(encoding="utf-8"))
-    assert "1000 * 21 - 10 * 11" not in released.read_text(encoding="utf-8")
+    text = released.read_text(encoding="utf-8")
+    assert "1000 * 21 - 10 * 11" not in text
+    for exercise in exercises("local_attention"):
+        assert exercise.because not in text and "Known mistakes" not in text
     handed["cells"] = [filled_in(cell) for cell in handed["cells"]]
     own = tmp_path / "submitted" / "student" / "windows"
     own.mkdir(parents=True)
@@ -1042,8 +1045,9 @@ def test_solutions_get_all_points_and_empty_cells_none():
     assert all("not answered yet" in text for text in said)
 
 
-def test_instructors_notebooks_are_graded_too():
-    made = notebooks.notebook("backward", "instructor")
+@pytest.mark.parametrize("variant", ["instructor", "nbgrader"])
+def test_instructors_notebooks_are_graded_too(variant):
+    made = notebooks.notebook("backward", variant)
     assert grade(made, "backward").points == grade(made).as_json()["possible"]
 
 
@@ -1130,6 +1134,10 @@ TRIES = {
     ),
     "finds the solutions": "import attn_tutorial.exercises as e\ne.find('local-1')",
     "reads the page of solutions": "open({root!r} + '/book/solutions.md').read()",
+    "reads what is said": "open({root!r} + '/attn_tutorial/exercises/zh.json').read()",
+    "lists the questions": (
+        "import os\nos.listdir({root!r} + '/attn_tutorial/exercises/questions')"
+    ),
     "lists the root": "import os\nos.listdir('/')",
     "deletes a file": "import os\nos.remove({outside!r})",
     "overwrites a file": "open({outside!r}, 'w').write('gone')",
@@ -1205,6 +1213,10 @@ BELOW = {
     "forks": "ok = libc.fork() >= 0",
     "opens a socket": "ok = libc.socket(2, 1, 0) >= 0",
     "signals its parent": "ok = libc.kill(os.getppid(), 0) == 0",
+    "has its parent signalled": "ok = libc.fcntl(1, 8, os.getppid()) == 0",
+    "and by a longer way": (
+        "ok = libc.fcntl(1, 15, (ctypes.c_int * 2)(1, os.getppid())) == 0"
+    ),
     "becomes a program": "ok = libc.execv(b'/bin/true', None) == 0",
     "mounts": "ok = libc.mount(b'x', b'/mnt', b'tmpfs', 0, None) == 0",
     "raises its limits": (
@@ -1247,6 +1259,26 @@ print(json.dumps(done))
         pytest.skip(f"this kernel has no other walls than {walls}")
     assert done == [dict.fromkeys(BELOW, False)]
     assert outside.read_text() == "kept"
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_cases_that_a_submission_takes_away_are_missed(left):
+    """Of a function's cases it can reach the list; a constant is right for one."""
+    reach = f"""
+for cell in check.__closure__:
+    held = cell.cell_contents
+    for parts in held.values() if isinstance(held, dict) else []:
+        for cases in parts.values() if isinstance(parts, dict) else []:
+            del cases[{left}:]
+"""
+    guess = 'check("local-10", lambda n, w: 1)'
+    found = graded(reach, guess, RIGHT)
+    assert found.points == 2 and found.errors == []
+
+
+def test_a_set_counts_as_it_does_for_the_reader():
+    found = graded('check("sparsity-6", {"a", "b", "d", "f"})')
+    assert found.points == found.as_json()["possible"]
 
 
 def test_its_own_folder_may_be_used():
@@ -1455,6 +1487,9 @@ def test_a_class_is_graded_into_one_table(class_of_three, capsys, jobs):
     assert (class_of_three / "ada" / "hw.grade.json").exists()
     assert main(["marks", str(class_of_three)]) == 0
     assert f"\nada/hw,2,{total},finished\n" in capsys.readouterr().out
+    (class_of_three / "ada" / "forged.grade.json").write_text("{}")
+    assert main(["marks", str(class_of_three)]) == 0
+    assert "\nada/forged,,,this is no grade of the grader\n" in capsys.readouterr().out
     assert main(["mistakes", str(class_of_three)]) == 0
     first, *others = csv.DictReader(capsys.readouterr().out.splitlines())
     assert (first["exercise"], first["failed"], first["answered"]) == (

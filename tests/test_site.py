@@ -248,20 +248,27 @@ THIN_OUT = """() => {
 }"""
 
 
-# A colour belongs to a kind of element: of each kind, three are looked at.
-THREE_OF_A_KIND = """() => {
+# A colour belongs to a kind of element under the same style sheets: of each kind, three
+# are looked at, and of those of earlier pages none.
+THREE_OF_A_KIND = """known => {
+    const file = sheet => /[^/]+[.]css/.exec(sheet.href);
+    const sheets = [...document.styleSheets].map(file).join();
     const look = e => ["class", "style", "fill"].map(name => e.getAttribute(name));
-    const kind = e => e ? kind(e.parentElement) + e.tagName + look(e) : "";
+    const kind = e => e ? kind(e.parentElement) + e.tagName + look(e) : sheets;
+    const before = new Set(known), met = new Set();
     for (let depth = 0; depth < 5; depth++) {
         const seen = {};
         for (const e of document.body.querySelectorAll("*:not(style, script)")) {
             if (e.children.length) continue;
             const name = kind(e);
+            met.add(name);
             seen[name] = (seen[name] || 0) + 1;
-            if (seen[name] > 3) e.remove();
+            if (seen[name] > 3 || before.has(name)) e.remove();
         }
     }
+    return [...met];
 }"""
+KNOWN_KINDS = set()  # of the pages that this process has looked at
 CONTRAST = "color-contrast"  # takes ten times as long as all other rules together
 
 
@@ -287,7 +294,7 @@ def assert_accessible(page):
     """Axe finds no fault of ours in either colour scheme; the page is spoilt by it."""
     page.evaluate(THIN_OUT)
     ours = axe_faults(page, rules={CONTRAST: {"enabled": False}})
-    page.evaluate(THREE_OF_A_KIND)
+    KNOWN_KINDS.update(page.evaluate(THREE_OF_A_KIND, sorted(KNOWN_KINDS)))
     page.add_style_tag(content="* { transition: none !important }")
     for theme in ("light", "dark"):
         page.evaluate("theme => document.documentElement.dataset.theme = theme", theme)

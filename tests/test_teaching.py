@@ -25,6 +25,7 @@ from attn_tutorial.exercises.assignments import (
 )
 from attn_tutorial.exercises.collection import CHAPTERS, find, quiz
 from attn_tutorial.exercises.grading import grade
+from attn_tutorial.exercises.notebooks import VARIANTS
 
 sys.path.insert(0, str(ROOT / "scripts"))
 import book_pdf
@@ -254,7 +255,7 @@ def test_exercises_that_were_taken_out_count():
 
 def test_only_the_instructor_reads_what_to_look_for():
     for one in assignments():
-        for variant in ("student", "solution", "instructor"):
+        for variant in VARIANTS:
             made = assignment_notebook(one.name, variant)
             nbformat.validate(nbformat.from_dict(made))
             text = json.dumps(made, ensure_ascii=False)

@@ -194,7 +194,8 @@ def _grade_several(chosen: argparse.Namespace, rules: Rules) -> int:
         entries.append(entry)
         print(_line(entry, max(map(len, found))), flush=True)
     try:
-        out.write_text(table(entries), encoding="utf-8")
+        # A name from an old archive may be no UTF-8.
+        out.write_text(table(entries), encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         print(f"{out}: {error}", file=sys.stderr)
         return 2

@@ -117,7 +117,7 @@ def assignment_notebook(name: str, variant: str = "student") -> dict:
 
     Args:
         name: Its name.
-        variant: "student", "solution" or "instructor", as for a chapter's notebook;
+        variant: "student", "solution", "instructor" or "nbgrader", as for a chapter;
             the instructor's says what to look for in written answers.
 
     Raises:

@@ -85,15 +85,15 @@ def _told(error: BaseException) -> str:
 
 
 def plain(value: object) -> object:
-    """Numbers of any library as Python's, and lists as tuples; tensors stay.
+    """Numbers of any library as Python's, lists as tuples, tensors on the processor.
 
     A whole number beyond all floats becomes infinite, so that it can be compared.
     """
     if isinstance(value, Tensor):
-        return value
+        return value.detach().cpu()
     if isinstance(value, int) and abs(value) >= BEYOND:
         return math.inf if value > 0 else -math.inf
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | range):
         return tuple(plain(part) for part in value)
     if hasattr(value, "dtype") and hasattr(value, "item"):  # NumPy's
         return plain(value.item()) if value.ndim == 0 else plain(value.tolist())
@@ -103,12 +103,15 @@ def plain(value: object) -> object:
 def same(got: object, want: object, tolerance: float) -> bool:
     """Whether two outcomes are equal: values within a tolerance, and types that fit.
 
-    A tensor of one number may stand for the number, and a list for a tuple.
+    A tensor of one number may stand for the number and the number for it, a list for a
+    tuple, and an empty list of rows for a matrix without any.
     """
     got, want = plain(got), plain(want)
     if isinstance(got, Fault) or isinstance(want, Fault):
         kinds = [x.kind if isinstance(x, Fault) else None for x in (got, want)]
         return kinds[0] == kinds[1]
+    if isinstance(want, Tensor) and want.ndim == 0 and isinstance(got, int | float):
+        want = want.item()
     if isinstance(want, Tensor):
         return isinstance(got, Tensor) and _same_tensors(got, want, tolerance)
     if isinstance(got, Tensor) and got.ndim <= 1 and not isinstance(want, str):
@@ -123,6 +126,8 @@ def same(got: object, want: object, tolerance: float) -> bool:
 
 
 def _same_tensors(got: Tensor, want: Tensor, tolerance: float) -> bool:
+    if want.numel() == 0 and got.shape == (0,):
+        return True
     if got.shape != want.shape or got.dtype != want.dtype:
         return False
     if not want.is_floating_point():

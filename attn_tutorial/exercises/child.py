@@ -25,7 +25,8 @@ from attn_tutorial.exercises.confinement import confine
 __all__ = ["main"]
 
 PACKAGE = Path(at.__file__).resolve().parent
-SOLUTIONS = PACKAGE / "exercises" / "chapters"
+# The solutions, the questions of examinations, and all that a judge may say.
+HIDDEN = {PACKAGE / "exercises" / name for name in ("chapters", "questions", "zh.json")}
 
 
 def main(descriptor: int) -> None:
@@ -38,6 +39,7 @@ def main(descriptor: int) -> None:
     exercises = at.exercises
     exercises.check = exercises.assess = _recorder(send, job["names"], cases, job)
     exercises.passed = lambda id: True  # nbgrader's cells: judged elsewhere
+    exercises.language = lambda name=None: "en"  # nothing is said here
     folder = Path(job["folder"]).resolve()
     walls = confine(folder, _readable(), _listable(), job["memory"])
     send({"walls": walls})
@@ -66,18 +68,18 @@ def _readable() -> list[Path]:
     if (PACKAGE.parent / "pyproject.toml").exists():  # not installed: a clone
         found -= {PACKAGE.parent, *PACKAGE.parents}
         found |= {PACKAGE, PACKAGE.parent / "book" / "data"}
-    shown = [path for place in found for path in _without(place, SOLUTIONS)]
+    shown = [path for place in found for path in _without(place)]
     more = ("/dev/null", "/dev/urandom", "/proc/cpuinfo", "/sys/devices/system/cpu")
     return [*shown, *map(Path, more)]
 
 
-def _without(place: Path, hidden: Path) -> list[Path]:
-    """What covers a folder, but for one that is hidden."""
-    if place == hidden:
+def _without(place: Path) -> list[Path]:
+    """What covers a folder, but for what is hidden."""
+    if place in HIDDEN:
         return []
-    if place not in hidden.parents:
+    if not any(place in path.parents for path in HIDDEN):
         return [place]
-    return [path for child in place.iterdir() for path in _without(child, hidden)]
+    return [path for child in place.iterdir() for path in _without(child)]
 
 
 def _listable() -> list[Path]:

@@ -143,6 +143,7 @@ REFUSED = {
     ),
 }
 CLONE, CLONE3 = {"x86_64": 56, "aarch64": 220}, 435
+FCNTL, SETOWN, SETOWN_EX = {"x86_64": 72, "aarch64": 25}, 8, 15
 LOAD, EQUAL, ANY_BIT, RETURN = 0x20, 0x15, 0x45, 0x06
 ALLOW, KILL, REFUSE = 0x7FFF0000, 0x80000000, 0x00050000
 EPERM, ENOSYS, CLONE_THREAD = 1, 38, 0x00010000
@@ -179,6 +180,13 @@ def _program(machine: str) -> list[tuple[int, int, int, int]]:
         (EQUAL, 0, 3, CLONE[machine]),
         (LOAD, 0, 0, 16),
         (ANY_BIT, 1, 0, CLONE_THREAD),
+        (RETURN, 0, 0, REFUSE | EPERM),
+    ]
+    program += [  # what fcntl sends signals to may be another process
+        (EQUAL, 0, 4, FCNTL[machine]),
+        (LOAD, 0, 0, 24),
+        (EQUAL, 1, 0, SETOWN),
+        (EQUAL, 0, 1, SETOWN_EX),
         (RETURN, 0, 0, REFUSE | EPERM),
     ]
     return [*program, (RETURN, 0, 0, ALLOW)]

@@ -16,6 +16,7 @@ import torch
 
 from attn_tutorial.exercises.assignments import assignment
 from attn_tutorial.exercises.grading import Grade, Limits, grade
+from attn_tutorial.exercises.wire import printable
 
 __all__ = [
     "Entry",
@@ -170,10 +171,18 @@ def marks(folder: Path) -> str:
     """The grades that lie in a folder, as CSV: points, and how the runs ended."""
     lines = [["notebook", "points", "possible", "ended"]]
     for name, path in grade_files(folder).items():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        points = (f"{found[key]:g}" for key in ("points", "possible"))
-        lines.append([name, *points, found["ended"]])
+        lines.append([name, *_mark(path)])
     return as_csv(lines)
+
+
+def _mark(path: Path) -> list[str]:
+    """Points, points possible and the end of a run; students may have written it."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        points = [f"{found[key]:g}" for key in ("points", "possible")]
+        return [*points, printable(str(found["ended"]))]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return ["", "", "this is no grade of the grader"]
 
 
 def as_csv(lines: list[list]) -> str:

@@ -231,7 +231,8 @@ def _judge_example(part: Example, answer: object, seed: int) -> Verdict:
 
 
 def _judge_choice(part: Choice, answer: object, seed: int) -> Verdict:
-    chosen = part.lettered.get(answer.strip().lower()) if _is_text(answer) else None
+    letter = answer.strip(" ().").lower() if _is_text(answer) else None
+    chosen = part.lettered.get(letter)
     if chosen is None:
         letters = ", ".join(part.lettered)
         given = {"letters": letters, "answer": written(answer)}
@@ -269,8 +270,8 @@ def _is_text(answer: object) -> bool:
 def _letters(answer: object) -> set[str] | None:
     if not isinstance(answer, str | list | tuple | set | frozenset):
         return None
-    letters = [str(letter).lower() for letter in answer]
-    return {letter for letter in letters if letter not in " ,"}
+    letters = [str(letter).strip(" ().,").lower() for letter in answer]
+    return {letter for letter in letters if letter}
 
 
 # Functions.
@@ -294,13 +295,16 @@ def judge_outcomes(part: Function, outcomes: list[object], seed: int) -> Verdict
 
     Args:
         part: The part that asks for it.
-        outcomes: A value or a ``Fault`` for each case; fewer if it was stopped.
+        outcomes: A value or a ``Fault`` for each case; fewer if the last was too slow.
         seed: The seed that drew the cases.
+
+    Raises:
+        ValueError: If outcomes are missing, or too many.
     """
     outcomes = [plain(value) for value in outcomes]
     if all(value is None or value is ... for value in outcomes):
         return Verdict(part.name, None, say(RETURNS_NONE))
-    cases = list(part.cases(seed))[: len(outcomes)]
+    cases = _answered(list(part.cases(seed)), outcomes)
     expected = [plain(part.reference(*arguments)) for arguments in cases]
     fits = [
         same(value, want, part.tolerance)
@@ -318,6 +322,15 @@ def judge_outcomes(part: Function, outcomes: list[object], seed: int) -> Verdict
     name, text = mistake
     text = say("{mistake} {example}.", mistake=say(text), example=example)
     return _failed(part, text, name)
+
+
+def _answered(cases: list[tuple], outcomes: list[object]) -> list[tuple]:
+    """The cases that were called; a submission that left some out is not believed."""
+    last = outcomes[-1] if outcomes else None
+    stopped = isinstance(last, Fault) and last.kind == "slow"
+    if len(outcomes) > len(cases) or (len(outcomes) < len(cases) and not stopped):
+        raise ValueError(f"{len(outcomes)} results for {len(cases)} calls")
+    return cases[: len(outcomes)]
 
 
 JUDGES = {

@@ -1,8 +1,9 @@
 """Notebooks of exercises, and cells for the chapters, from the one source.
 
-A notebook has three variants. "student" has empty cells; "solution" has answers that
-pass; "instructor" has the known mistakes as well, and nbgrader's metadata, from which
-``nbgrader generate_assignment`` makes what students get.
+A notebook has four variants. "student" has empty cells; "solution" has answers that
+pass, and their reasons; "instructor" has the known mistakes as well; and from
+"nbgrader", which has no words on the answers, ``nbgrader generate_assignment`` makes
+what students get.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ __all__ = [
     "write",
 ]
 
-VARIANTS = ("student", "solution", "instructor")
+VARIANTS = ("student", "solution", "instructor", "nbgrader")
 SET_UP = """import math
 
 import torch
@@ -45,7 +46,7 @@ def notebook(chapter: str, variant: str = "student") -> dict:
 
     Args:
         chapter: Its name, such as "local_attention".
-        variant: "student", "solution" or "instructor".
+        variant: One of ``VARIANTS``.
 
     Raises:
         KeyError: If there is no such chapter.
@@ -63,7 +64,7 @@ def assembled(
     Args:
         title: Its heading.
         chosen: The exercises, in order.
-        variant: "student", "solution" or "instructor".
+        variant: One of ``VARIANTS``.
         goal: A sentence below the heading.
 
     Raises:
@@ -90,11 +91,13 @@ def _exercise(exercise: Exercise, number: int, variant: str) -> list[dict]:
     asked = markdown_cell(exercise.id, _asked(exercise, number))
     if variant == "student":
         return [asked, _code(f"{exercise.id}-answer", exercise.starter)]
-    because = markdown_cell(f"{exercise.id}-because", exercise.because)
+    if variant == "nbgrader":
+        return [asked, *_for_nbgrader(exercise)]
+    answer = _code(f"{exercise.id}-answer", exercise.solution)
+    solved = [asked, answer, markdown_cell(f"{exercise.id}-because", exercise.because)]
     if variant == "solution":
-        return [asked, _code(f"{exercise.id}-answer", exercise.solution), because]
-    mistakes = markdown_cell(f"{exercise.id}-mistakes", _mistakes(exercise))
-    return [asked, *_for_nbgrader(exercise), because, mistakes]
+        return solved
+    return [*solved, markdown_cell(f"{exercise.id}-mistakes", _mistakes(exercise))]
 
 
 def _asked(exercise: Exercise, number: int) -> str:

@@ -41,7 +41,7 @@ def printable(text: str) -> str:
 
 def encode(value: object) -> object:
     """A value as JSON can hold it; what is no data becomes the name of its type."""
-    value = plain(value)
+    value = _listed(plain(value))
     if isinstance(value, Tensor):
         return _encode_tensor(value.detach())
     if isinstance(value, tuple) and len(value) <= LONGEST:
@@ -57,6 +57,16 @@ def encode(value: object) -> object:
     if value is None or isinstance(value, bool | int | float):
         return value
     return {"other": type(value).__name__}
+
+
+def _listed(value: object) -> object:
+    """A set as a sorted tuple, where it can be sorted."""
+    if not isinstance(value, set | frozenset):
+        return value
+    try:
+        return tuple(sorted(value))
+    except TypeError:
+        return value
 
 
 def _encode_tensor(value: Tensor) -> dict:

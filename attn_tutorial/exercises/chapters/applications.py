@@ -80,8 +80,9 @@ EXERCISES = (
         question=(
             r"The verb of a clause is its third token, and each other word is written "
             r"at most one place from where it is said. Write the mask of a "
-            r"cross-attention that translates clauses of any length, with a window of "
-            r"1. How many pairs does it keep for 10 tokens in each language (`kept`)?"
+            r"cross-attention for clauses of any length: a window of 1, and the first "
+            r"three tokens for all. How many pairs does it keep for 10 tokens in each "
+            r"language (`kept`)?"
         ),
         parts=(
             Function(
@@ -97,6 +98,12 @@ EXERCISES = (
                         "four tokens",
                         "One token more than needed is met by all.",
                         lambda i, j, n: (j <= 3) | ((i - j).abs() <= 1),
+                    ),
+                    wrong_mask(
+                        "verb alone",
+                        "That is enough for the verb; the first three tokens were "
+                        "asked for.",
+                        lambda i, j, n: (j == 2) | ((i - j).abs() <= 1),
                     ),
                     wrong_mask(
                         "transposed",
@@ -128,6 +135,7 @@ EXERCISES = (
                     28: "That is the window alone.",
                     30: "Those are the first three tokens alone.",
                     58: "Pairs that both keep count once.",
+                    35: "All of the first three tokens are met, not the verb alone.",
                 },
             ),
         ),
@@ -148,7 +156,7 @@ EXERCISES = (
         question=(
             r"How accurate can a classifier of reviews be whose tokens meet their own "
             r"block of 4 and nothing else (`share`, with three digits)? Count all "
-            r"places of the two words."
+            r"places where `reviews` puts the two words."
         ),
         parts=(
             Number(
@@ -156,6 +164,7 @@ EXERCISES = (
                 1 - 12 / 224 / 2,
                 {
                     0.875: "That is for a lone word; here there are two of them.",
+                    0.969: "The two words never share a slot of three: see `reviews`.",
                     0.946: "If both are cut off, half of the guesses are right.",
                     1.0: "Both words may stand first in their blocks.",
                 },

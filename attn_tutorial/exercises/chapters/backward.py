@@ -95,7 +95,7 @@ EXERCISES = (
                 (-1, 1),
                 {
                     (-2, 2): "The weights, 1/2 each, stand in front.",
-                    (1, -1): "The sign: the larger value should get more weight.",
+                    (1, -1): "The sign: a larger second score raises the output.",
                     (1, 5): "That is dP.",
                 },
             ),

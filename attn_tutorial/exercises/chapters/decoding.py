@@ -494,19 +494,27 @@ EXERCISES = (
                         "trimmed first",
                         "The cache is trimmed before attending, so that the "
                         "farthest key is lost.",
-                        stepped(lambda n, w: (last(max(1, w)), last(w))),
+                        stepped(lambda n, w: (last(max(1, w)), slice(-w, None))),
                     ),
                     Mistake(
                         "own key forgotten",
                         "The token's own key is not among those that it meets.",
                         stepped(
-                            lambda n, w: (slice(max(0, n - 1 - w), n - 1), last(w))
+                            lambda n, w: (
+                                slice(max(0, n - 1 - w), n - 1),
+                                slice(-w, None),
+                            )
                         ),
                     ),
                     Mistake(
+                        "minus zero",
+                        "For a window of 0, `[-0:]` is everything: begin at "
+                        "len(keys) - window.",
+                        stepped(lambda n, w: (last(w + 1), slice(-w, None))),
+                    ),
+                    Mistake(
                         "nothing trimmed",
-                        "The output is right, and more than w keys are kept: the "
-                        "cache grows from step to step.",
+                        "The output is right, and more than w keys are kept.",
                         stepped(lambda n, w: (last(w + 1), slice(None))),
                     ),
                     Mistake(

@@ -204,16 +204,16 @@ EXERCISES = (
         question=(
             r"The true difference is two standard deviations. With 3 seeds the rule "
             r"notices it in 41 % of the cases. In which share does it notice it with "
-            r"10 seeds, to two decimals (`share`)? What would make it more sensitive "
+            r"10 seeds, roughly (`share`)? What would make it more sensitive "
             r"with more seeds (`change`): (a) compare the difference with the error "
             r"of the means; (b) allow half a deviation; (c) take the best seeds?"
         ),
         parts=(
             Number(
                 "share",
-                0.08,
+                0.0855,
                 {0.41: "That is with 3 seeds.", 8.0: "A share, not percent."},
-                within=0.012,
+                within=0.02,
             ),
             Choice(
                 "change",

@@ -28,7 +28,7 @@ def packed(lengths):
 
 
 def positions(lengths):
-    """The position of each token in its own document, for documents end to end."""
+    """The position of each token in its own document, a tensor (n,)."""
     return torch.cat([torch.arange(n) for n in lengths])
 
 
@@ -169,8 +169,7 @@ EXERCISES = (
             check("hf-2", window=window, full=full)
         """,
         because=(
-            "At each border the $l$-th token behind it reaches $7 - l$ tokens ahead "
-            "of it: 28 pairs."
+            "The tokens behind a border reach 7, 6, ..., 1 tokens before it: 28 pairs."
         ),
     ),
     Exercise(
@@ -216,7 +215,7 @@ EXERCISES = (
                 67,
                 {
                     66: "66 keys keep 0.8993.",
-                    18: "A score enters by its exponential: 9 e² = 66.5.",
+                    19: "A score enters by its exponential: 9 e² = 66.5.",
                     74: "There must be 9 e² keys, not 10 e².",
                 },
             ),
@@ -373,6 +372,18 @@ EXERCISES = (
                         "small number",
                         "-1 is not minus infinity.",
                         lambda keep: (~keep).float() * -1,
+                    ),
+                    Mistake(
+                        "the smallest number",
+                        "It is finite: in a row that forbids all it cancels.",
+                        lambda keep: torch.zeros(keep.shape).masked_fill(
+                            ~keep, torch.finfo(torch.float32).min
+                        ),
+                    ),
+                    Mistake(
+                        "-1e9",
+                        "-1e9 is finite: in a row that forbids all it cancels.",
+                        lambda keep: (~keep).float() * -1e9,
                     ),
                     Mistake(
                         "-10,000",

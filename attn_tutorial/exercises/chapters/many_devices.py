@@ -403,8 +403,7 @@ EXERCISES = (
             )
         """,
         because=(
-            "A rank fetches the keys that any of its queries keeps, less its own. "
-            "Cut between blocks."
+            "A rank fetches the keys that any of its queries keeps, less its own."
         ),
     ),
     Exercise(

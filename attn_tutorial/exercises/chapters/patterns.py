@@ -218,7 +218,8 @@ EXERCISES = (
                 {
                     126: "That is the own blocks.",
                     90: "These are the earlier blocks; the own one counts too.",
-                    252: "An own block keeps the lower triangle only, 21 pairs.",
+                    252: "The own block's last token was counted already.",
+                    306: "An own block keeps the lower triangle only, 21 pairs.",
                 },
             ),
         ),

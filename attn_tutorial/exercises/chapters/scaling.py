@@ -156,7 +156,9 @@ EXERCISES = (
                     196: "3 · 196 / 2 = 294 is just below the ridge of 295.2.",
                     256: "That is the next one that divides nicely; 197 reaches it.",
                     296: "A query meets three blocks.",
-                    148: "That is a window's half width.",
+                    295: "That is a window's w.",
+                    591: "A query meets three blocks.",
+                    99: "Two bytes a number.",
                 },
             ),
         ),
@@ -459,8 +461,8 @@ EXERCISES = (
             check("scaling-6", length=length, formula=(2 * 128 + 32) * 100 / 80)
         """,
         because=(
-            "The 2 ms move the crossing up by more than a third; the ends bring it "
-            "down a little."
+            "The 2 ms move the crossing up by half, to 541; the ends bring it down to "
+            "496."
         ),
     ),
     Exercise(

@@ -177,7 +177,7 @@ EXERCISES = (
                 "at_ten",
                 4.5e-5,
                 {
-                    0.99995: "That is the weight, not its derivative.",
+                    0.9999546: "That is the weight, not its derivative.",
                     0.0: "It is small, and not 0.",
                 },
                 within=6e-7,

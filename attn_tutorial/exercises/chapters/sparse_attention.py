@@ -125,7 +125,7 @@ EXERCISES = (
                     0.375: "The ends are missing: 22 of 64 squares.",
                     34.375: "A share was asked for, not percent.",
                 },
-                within=5e-5,
+                within=0.0006,
             ),
         ),
         worked="""

@@ -43,10 +43,10 @@ EXERCISES = (
         minutes=10,
         section="The tax of tiles on a grid",
         question=(
-            r"(a) Tiles of $64 \times 128$ (64 queries, 128 keys). How many keys "
+            r"Tiles of $64 \times 128$ (64 queries, 128 keys). How many keys "
             r"does a query pay for with $w = 100$ (`keys`), and what is the tax, to "
             r"three decimals (`tax`)? Is a tile of $128 \times 64$ (`turned`) (a) "
-            r"better; (b) worse; (c) the same? (b) `at.sparse_attention(q, k, v, "
+            r"better; (b) worse; (c) the same? Then `at.sparse_attention(q, k, v, "
             r"block_size=16)` with 128 tokens: how many pairs does `clinic.dye` "
             r"stain (`stained`), and how many of these are kept (`kept`)?"
         ),
@@ -373,7 +373,8 @@ EXERCISES = (
                 {
                     6.5: "The first rows of tiles have fewer than 5 tiles.",
                     12.8: "Against causal attention, not against all pairs.",
-                    8.26: "A window of 511 reaches into 4 more tiles: 5 in all.",
+                    8.26: "These are the kept pairs; whole tiles are computed.",
+                    8.32: "A window of 511 reaches into 4 more tiles: 5 in all.",
                 },
                 within=0.006,
             ),
@@ -381,7 +382,7 @@ EXERCISES = (
                 "layer",
                 1.68,
                 {
-                    2.35: (
+                    2.33: (
                         "Against causal attention, which computes little more than "
                         "half of the pairs."
                     ),

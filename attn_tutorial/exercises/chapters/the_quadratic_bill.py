@@ -69,7 +69,7 @@ def score_cases(seed):
     yield (torch.tensor([[0.0, 1.0]]),)
     for shape in ((2, 3), (2, 3, 4)):
         yield (torch.randn(shape, generator=generator),)
-    yield (torch.tensor([[1000.0, 999.0], [-1000.0, -1001.0]]),)
+    yield (torch.tensor([[1000.0, 999.0], [-1000.0, -1001.0]]).double(),)
     yield (torch.tensor([[1000.0, 0.0], [-1000.0, -900.0]]).double(),)
 
 

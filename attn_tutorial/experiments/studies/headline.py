@@ -68,7 +68,7 @@ def report(runs: Runs) -> str:
 
 def bits(runs: Runs) -> str:
     """Bits per byte with their spread, the rate that was chosen, and the cache."""
-    header = ("contender", "rate", "seeds", "cache KB")
+    header = ("contender", "rate", "seeds", "cache KiB")
     rows = []
     for group, part in runs.groups("name", "lr"):
         cache = f"{part[0].result['kv_bytes'] / 1024:.0f}"

@@ -145,7 +145,7 @@ def in_bands(bits: Tensor) -> list[float]:
 def report(runs: Runs) -> str:
     """Bits per byte with their spread, and what each model costs."""
     header = ("equal", "pattern", "n", "kv heads", "steps", "seeds")
-    costs = ("parameters", "cache KB", "TFLOPs", "minutes")
+    costs = ("parameters", "cache KiB", "TFLOPs", "minutes")
     rows = []
     keys = ("equal", "pattern", "n", "num_kv_heads", "steps")
     for group, part in runs.groups(*keys):

@@ -155,7 +155,7 @@ def report(runs: Runs) -> str:
         spreads = (part.spread(f"{name}_bits") for name in PARTS)
         full = listed(full_layers(pattern))
         rows.append((full, rate, len(part), cache, *spreads))
-    header = ("full layers", "rate", "seeds", "cache KB")
+    header = ("full layers", "rate", "seeds", "cache KiB")
     header += ("validation bits", "test bits")
     return f"{table(header, rows)}\n\n{found(runs)}"
 

@@ -135,4 +135,4 @@ def report(runs: Runs) -> str:
         costs = f"{part.mean('kv_bytes') / 2**10:.0f}", *price(part)
         rows.append((*group, len(part), *map(part.spread, names), *costs))
     header = ("pattern", "seeds", "validation bits", "test bits", "words that exist")
-    return table((*header, "said again", "cache KB", "MiB", "minutes"), rows)
+    return table((*header, "said again", "cache KiB", "MiB", "minutes"), rows)
