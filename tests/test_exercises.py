@@ -1265,11 +1265,10 @@ print(json.dumps(done))
 def test_cases_that_a_submission_takes_away_are_missed(left):
     """Of a function's cases it can reach the list; a constant is right for one."""
     reach = f"""
-for cell in check.__closure__:
-    held = cell.cell_contents
-    for parts in held.values() if isinstance(held, dict) else []:
-        for cases in parts.values() if isinstance(parts, dict) else []:
-            del cases[{left}:]
+names = check.__code__.co_freevars
+held = check.__closure__[names.index("cases")].cell_contents
+for cases in held["local-10"].values():
+    del cases[{left}:]
 """
     guess = 'check("local-10", lambda n, w: 1)'
     found = graded(reach, guess, RIGHT)

@@ -17,7 +17,6 @@ from attn_tutorial.experiments.runner import pending
 # Studies whose full runs are still to be made. A name leaves with its first record.
 AWAITED = {
     "advice_tasks",
-    "headline_adamw",
 }
 
 
