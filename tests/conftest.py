@@ -44,6 +44,7 @@ LONGEST = (
     "test_exercises",
     "test_experiments",
     "test_lab",
+    "test_firefox",
     "test_benchmark",
     "test_flex",
     "test_context_parallel",

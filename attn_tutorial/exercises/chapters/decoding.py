@@ -509,7 +509,7 @@ EXERCISES = (
                     Mistake(
                         "minus zero",
                         "For a window of 0, `[-0:]` is everything: begin at "
-                        "len(keys) - window.",
+                        "`len(keys) - window`.",
                         stepped(lambda n, w: (last(w + 1), slice(-w, None))),
                     ),
                     Mistake(
