@@ -26,7 +26,7 @@ import attn_tutorial as at
 from attn_tutorial import exercises as ex
 from attn_tutorial.exercises import gradebook, judging, limits, notebooks, wire
 from attn_tutorial.exercises.__main__ import main
-from attn_tutorial.exercises.calls import Fault, outcome
+from attn_tutorial.exercises.calls import Fault, difference, outcome, same
 from attn_tutorial.exercises.collection import CHAPTERS, chapter_of, exercises, find
 from attn_tutorial.exercises.exercise import (
     Choice,
@@ -997,10 +997,11 @@ def test_nbgrader_takes_solutions_out_and_grades(tmp_path):
     nbgrader(tmp_path, "generate_assignment", "windows")
     released = tmp_path / "release" / "windows" / "local.ipynb"
     handed = json.loads(released.read_text(encoding="utf-8"))
-    text = released.read_text(encoding="utf-8")
+    text = "\n".join("".join(cell["source"]) for cell in handed["cells"])
     assert "1000 * 21 - 10 * 11" not in text
     for exercise in exercises("local_attention"):
-        assert exercise.because not in text and "Known mistakes" not in text
+        assert exercise.because not in text
+        assert all(m.text not in text for p in exercise.parts for m in mistakes_of(p))
     handed["cells"] = [filled_in(cell) for cell in handed["cells"]]
     own = tmp_path / "submitted" / "student" / "windows"
     own.mkdir(parents=True)
@@ -1278,6 +1279,21 @@ for cases in held["local-10"].values():
 def test_a_set_counts_as_it_does_for_the_reader():
     found = graded('check("sparsity-6", {"a", "b", "d", "f"})')
     assert found.points == found.as_json()["possible"]
+    reference = find("sparse-8").parts[0].reference
+    assert not judge_part(
+        find("sparse-8").parts[0], lambda *x: set(reference(*x))
+    ).passed
+    assert wire.decode(wire.encode({1, 2})) == {1, 2}
+
+
+def test_forms_of_an_answer_that_count():
+    assert ex.assess("sparsity-6", ["(a)", "b)", "D.", "f"]).passed
+    change = find("sparsity-3").parts[1]
+    assert judge_part(change, "(a)").passed and judge_part(change, " A. ").passed
+    assert same(0.5, torch.tensor(0.5), 1e-6) and not same(True, torch.tensor(1), 0.0)
+    assert "a tensor" not in difference(0.1, torch.tensor(0.5))
+    assert same(range(3), [0, 1, 2], 0.0) and not same(range(10**30), [0], 0.0)
+    assert same(torch.tensor([]), torch.zeros(0, 0, dtype=torch.bool), 0.0)
 
 
 def test_its_own_folder_may_be_used():
@@ -1486,9 +1502,12 @@ def test_a_class_is_graded_into_one_table(class_of_three, capsys, jobs):
     assert (class_of_three / "ada" / "hw.grade.json").exists()
     assert main(["marks", str(class_of_three)]) == 0
     assert f"\nada/hw,2,{total},finished\n" in capsys.readouterr().out
-    (class_of_three / "ada" / "forged.grade.json").write_text("{}")
+    digits = "9" * 400
+    for name, text in {"a": "{}", "b": "[]", "c": f'{{"points": {digits}}}'}.items():
+        (class_of_three / "ada" / f"{name}.grade.json").write_text(text)
     assert main(["marks", str(class_of_three)]) == 0
-    assert "\nada/forged,,,this is no grade of the grader\n" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert told.count(",,,this is no grade of the grader\n") == 3
     assert main(["mistakes", str(class_of_three)]) == 0
     first, *others = csv.DictReader(capsys.readouterr().out.splitlines())
     assert (first["exercise"], first["failed"], first["answered"]) == (

@@ -266,6 +266,13 @@ def test_only_the_instructor_reads_what_to_look_for():
         assignment_notebook("verdict", "teacher")
 
 
+def test_nbgrader_knows_all_points():
+    for one in assignments():
+        made = assignment_notebook(one.name, "nbgrader")["cells"]
+        known = [cell["metadata"].get("nbgrader", {}) for cell in made]
+        assert sum(cell.get("points", 0) for cell in known) == sum(one.points)
+
+
 def test_the_commands_for_teachers(tmp_path, capsys):
     out = tmp_path / "ada.ipynb"
     command.main(["assign", "windows_and_blocks", "--out", str(out)])

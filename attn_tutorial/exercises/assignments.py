@@ -13,7 +13,7 @@ from pathlib import Path
 
 from attn_tutorial.exercises.collection import find
 from attn_tutorial.exercises.exercise import Exercise
-from attn_tutorial.exercises.notebooks import assembled, markdown_cell
+from attn_tutorial.exercises.notebooks import assembled, for_nbgrader, markdown_cell
 
 __all__ = ["Assignment", "Written", "assignment", "assignment_notebook", "assignments"]
 
@@ -139,6 +139,10 @@ def _written(task: Written, number: int, variant: str) -> list[dict]:
         markdown_cell(f"written-{number}", asked),
         markdown_cell(f"written-{number}-answer", "*Your answer.*"),
     ]
+    if variant == "nbgrader":  # marked by hand
+        marked = {"grade": True, "solution": True, "points": task.points}
+        name = f"written-{number}-answer"
+        cells[1]["metadata"]["nbgrader"] = for_nbgrader(name, **marked)
     if variant == "instructor":
         looked = f"**What to look for.** {task.look_for}"
         cells.append(markdown_cell(f"written-{number}-look", looked))

@@ -24,6 +24,7 @@ from attn_tutorial.exercises.limits import PATIENCE, TooLong, TooSlow, within
 __all__ = ["Fault", "described", "difference", "outcome", "plain", "same", "written"]
 
 BEYOND = 2**1000
+LONGEST = 1001  # numbers of a range: more than any answer has
 FILE = "<answer>"  # what a grader compiles cells as; notebooks have names of their own
 
 
@@ -93,7 +94,9 @@ def plain(value: object) -> object:
         return value.detach().cpu()
     if isinstance(value, int) and abs(value) >= BEYOND:
         return math.inf if value > 0 else -math.inf
-    if isinstance(value, list | tuple | range):
+    if isinstance(value, range):
+        return tuple(value[:LONGEST])
+    if isinstance(value, list | tuple):
         return tuple(plain(part) for part in value)
     if hasattr(value, "dtype") and hasattr(value, "item"):  # NumPy's
         return plain(value.item()) if value.ndim == 0 else plain(value.tolist())
@@ -104,7 +107,7 @@ def same(got: object, want: object, tolerance: float) -> bool:
     """Whether two outcomes are equal: values within a tolerance, and types that fit.
 
     A tensor of one number may stand for the number and the number for it, a list for a
-    tuple, and an empty list of rows for a matrix without any.
+    tuple, and ``torch.tensor([])`` for any tensor without entries.
     """
     got, want = plain(got), plain(want)
     if isinstance(got, Fault) or isinstance(want, Fault):
@@ -179,6 +182,8 @@ def difference(got: object, want: object) -> str:
     got, want = plain(got), plain(want)
     if isinstance(got, Fault):
         return got.text
+    if isinstance(want, Tensor) and want.ndim == 0 and isinstance(got, int | float):
+        want = want.item()
     if isinstance(want, Tensor):
         return _tensor_difference(got, want)
     if isinstance(want, tuple) and any(isinstance(part, Tensor) for part in want):

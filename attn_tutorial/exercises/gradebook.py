@@ -171,7 +171,7 @@ def marks(folder: Path) -> str:
     """The grades that lie in a folder, as CSV: points, and how the runs ended."""
     lines = [["notebook", "points", "possible", "ended"]]
     for name, path in grade_files(folder).items():
-        lines.append([name, *_mark(path)])
+        lines.append([printable(name), *_mark(path)])
     return as_csv(lines)
 
 
@@ -181,7 +181,7 @@ def _mark(path: Path) -> list[str]:
         found = json.loads(path.read_text(encoding="utf-8"))
         points = [f"{found[key]:g}" for key in ("points", "possible")]
         return [*points, printable(str(found["ended"]))]
-    except (KeyError, TypeError, ValueError, RecursionError):
+    except (OSError, OverflowError, KeyError, TypeError, ValueError, RecursionError):
         return ["", "", "this is no grade of the grader"]
 
 

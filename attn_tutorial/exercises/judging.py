@@ -302,9 +302,9 @@ def judge_outcomes(part: Function, outcomes: list[object], seed: int) -> Verdict
         ValueError: If outcomes are missing, or too many.
     """
     outcomes = [plain(value) for value in outcomes]
+    cases = _answered(list(part.cases(seed)), outcomes)
     if all(value is None or value is ... for value in outcomes):
         return Verdict(part.name, None, say(RETURNS_NONE))
-    cases = _answered(list(part.cases(seed)), outcomes)
     expected = [plain(part.reference(*arguments)) for arguments in cases]
     fits = [
         same(value, want, part.tolerance)

@@ -20,6 +20,7 @@ __all__ = [
     "VARIANTS",
     "assembled",
     "cells",
+    "for_nbgrader",
     "insert",
     "markdown_cell",
     "notebook",
@@ -112,9 +113,11 @@ def _for_nbgrader(exercise: Exercise) -> list[dict]:
     dots = "\n".join(f"# {line}".rstrip() for line in exercise.starter.splitlines())
     solution = f"### BEGIN SOLUTION\n{exercise.solution}\n### END SOLUTION"
     answer = _code(f"{exercise.id}-answer", f"# Write:\n{dots}\n{solution}")
-    answer["metadata"]["nbgrader"] = _nbgrader(f"{exercise.id}-answer", solution=True)
+    answer["metadata"]["nbgrader"] = for_nbgrader(
+        f"{exercise.id}-answer", solution=True
+    )
     test = _code(f"{exercise.id}-test", _test(exercise))
-    test["metadata"]["nbgrader"] = _nbgrader(
+    test["metadata"]["nbgrader"] = for_nbgrader(
         f"{exercise.id}-test", grade=True, locked=True, points=exercise.difficulty
     )
     return [answer, test]
@@ -125,7 +128,8 @@ def _test(exercise: Exercise) -> str:
     return f'{use}\n\nassert passed("{exercise.id}")'
 
 
-def _nbgrader(grade_id: str, **changes: object) -> dict:
+def for_nbgrader(grade_id: str, **changes: object) -> dict:
+    """What nbgrader keeps in a cell's metadata."""
     fields = {"grade": False, "solution": False, "locked": False, "task": False}
     return {"grade_id": grade_id, "schema_version": 3, **fields, **changes}
 

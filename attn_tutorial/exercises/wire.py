@@ -41,11 +41,13 @@ def printable(text: str) -> str:
 
 def encode(value: object) -> object:
     """A value as JSON can hold it; what is no data becomes the name of its type."""
-    value = _listed(plain(value))
+    value = plain(value)
     if isinstance(value, Tensor):
         return _encode_tensor(value.detach())
     if isinstance(value, tuple) and len(value) <= LONGEST:
         return [encode(part) for part in value]
+    if isinstance(value, set | frozenset) and len(value) <= LONGEST:
+        return {"set": [encode(part) for part in value]}
     if isinstance(value, Fault):
         return {"fault": value.kind, "text": value.text[:LONGEST]}
     if value is ...:
@@ -57,16 +59,6 @@ def encode(value: object) -> object:
     if value is None or isinstance(value, bool | int | float):
         return value
     return {"other": type(value).__name__}
-
-
-def _listed(value: object) -> object:
-    """A set as a sorted tuple, where it can be sorted."""
-    if not isinstance(value, set | frozenset):
-        return value
-    try:
-        return tuple(sorted(value))
-    except TypeError:
-        return value
 
 
 def _encode_tensor(value: Tensor) -> dict:
@@ -130,6 +122,7 @@ READERS: dict[str, Callable[[dict], object]] = {
     "fault": lambda value: Fault(
         str(value["fault"]), printable(str(value.get("text", "")))
     ),
+    "set": lambda value: {decode(part) for part in value["set"]},
     "unanswered": lambda value: ...,
     "other": lambda value: Other(str(value["other"])),
 }

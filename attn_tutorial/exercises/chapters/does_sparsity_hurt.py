@@ -212,7 +212,7 @@ EXERCISES = (
             Number(
                 "share",
                 0.0855,
-                {0.41: "That is with 3 seeds.", 8.0: "A share, not percent."},
+                {0.41: "That is with 3 seeds.", 8.5: "A share, not percent."},
                 within=0.02,
             ),
             Choice(
