@@ -463,15 +463,21 @@ def advice_runs(losses, narrow=4):
 
 
 @pytest.mark.parametrize(
-    ("advised", "kind", "lost"),
-    [(4, "hit", 0.01), (8, "wide", 0.0), (2, "narrow", 0.5)],
+    ("advised", "kind", "lost", "steps"),
+    [
+        (4, "hit", 0.01, 0),
+        (8, "wide", 0.0, 1),
+        (9, "wide", 0.0, 2),
+        (2, "narrow", 0.5, -1),
+    ],
 )
-def test_advice_is_judged_by_the_loss(advised, kind, lost):
+def test_advice_is_judged_by_the_loss(advised, kind, lost, steps):
     losses = {"full": 1.0, "local 2": 1.5, "local 4": 1.01, "local 8": 1.0}
     (task,) = advice_tasks.tasks(advice_runs(losses, advised))
     outcome = task.outcome("window on all layers")
     assert task.smallest_as_good() == 4
     assert (outcome.kind, outcome.lost) == (kind, pytest.approx(lost))
+    assert outcome.steps == steps
 
 
 # Tables.

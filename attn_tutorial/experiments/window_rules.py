@@ -130,12 +130,14 @@ class Outcome:
         times: Advised window over the smallest that does as well.
         lost: By how much the next trained window is worse than full attention, on
             average; below 0 if it is better.
+        steps: How many trained sizes too far that one is; below 0 if it is narrow.
     """
 
     advised: int
     kind: str
     times: float
     lost: float
+    steps: int
 
     def __str__(self) -> str:
         """The advice and the verdict."""
@@ -210,11 +212,11 @@ class Task:
         end = self.full[0].setting.get("n", math.inf) - 1
         next_one = next((size for size in self.sizes if size >= advised), math.inf)
         wanted = math.inf if right is None else right
-        kind = (
-            "hit" if next_one == wanted else "wide" if next_one > wanted else "narrow"
-        )
+        sizes = [*self.sizes, math.inf]
+        steps = sizes.index(next_one) - sizes.index(wanted)
+        kind = "hit" if steps == 0 else "wide" if steps > 0 else "narrow"
         times = min(advised, end) / (end if right is None else right)
-        return Outcome(advised, kind, times, self.lost(next_one))
+        return Outcome(advised, kind, times, self.lost(next_one), steps)
 
 
 @dataclass(frozen=True)
