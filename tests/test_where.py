@@ -121,6 +121,7 @@ def test_the_values_are_what_the_chart_allows():
         (("singleuser", "memory"), "limits", "3G"),
         (("singleuser", "image"), "tag", 2026.12),
         (("cull",), "timeout", "an hour"),
+        (("proxy", "https"), "host", "hub.example.edu"),
         (("hub", "config"), "native", {}),
         ((), "singleUser", {}),
     ],

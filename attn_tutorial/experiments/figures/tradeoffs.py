@@ -136,7 +136,7 @@ def _costs_and_bits(axes: Any, price: Mapping, parts: Mapping[str, Runs]) -> Non
         points.append((cost, bits))
         low, high = min(part.values("test_bits")), max(part.values("test_bits"))
         look = {"color": CYCLE[k % 6], "marker": MARKERS[(k + k // 6) % 6]}
-        reach = [[bits - low], [high - bits]]
+        reach = [[abs(bits - low)], [abs(high - bits)]]  # a mean of equals is rounded
         axes.errorbar([cost], [bits], reach, label=name, ls="", capsize=3, **look)
     best = [p for p in points if not any(_below(q, p) for q in points)]
     ink = {"color": COLORS["grey"], "linewidth": 1.2, "zorder": 0}
