@@ -138,5 +138,5 @@ def advice(runs: Runs) -> Picture:
 
 def advice_on_new_tasks(runs: Runs) -> Picture:
     """Draw the rules on the tasks that they were not made on."""
-    title = "Advice on tasks that the rules were not made on"
+    title = "New tasks: context is right most often"
     return advice_by_rule(advice_tasks.tasks(runs), title=title)
