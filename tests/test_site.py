@@ -249,7 +249,7 @@ THIN_OUT = """() => {
 
 
 # A colour belongs to a kind of element under the same style sheets: of each kind, three
-# are looked at, and of those of earlier pages none.
+# are looked at, and of those that showed on earlier pages none.
 THREE_OF_A_KIND = """known => {
     const file = sheet => /[^/]+[.]css/.exec(sheet.href);
     const sheets = [...document.styleSheets].map(file).join();
@@ -261,7 +261,7 @@ THREE_OF_A_KIND = """known => {
         for (const e of document.body.querySelectorAll("*:not(style, script)")) {
             if (e.children.length) continue;
             const name = kind(e);
-            met.add(name);
+            if (e.checkVisibility()) met.add(name);
             seen[name] = (seen[name] || 0) + 1;
             if (seen[name] > 3 || before.has(name)) e.remove();
         }

@@ -21,10 +21,19 @@ from torch import Tensor
 from attn_tutorial.exercises.languages import say
 from attn_tutorial.exercises.limits import PATIENCE, TooLong, TooSlow, within
 
-__all__ = ["Fault", "described", "difference", "outcome", "plain", "same", "written"]
+__all__ = [
+    "LONGEST",
+    "Fault",
+    "described",
+    "difference",
+    "outcome",
+    "plain",
+    "same",
+    "written",
+]
 
 BEYOND = 2**1000
-LONGEST = 1001  # numbers of a range: more than any answer has
+LONGEST = 1000  # items of a list, characters of a text
 FILE = "<answer>"  # what a grader compiles cells as; notebooks have names of their own
 
 
@@ -95,12 +104,20 @@ def plain(value: object) -> object:
     if isinstance(value, int) and abs(value) >= BEYOND:
         return math.inf if value > 0 else -math.inf
     if isinstance(value, range):
-        return tuple(value[:LONGEST])
+        return tuple(value[: LONGEST + 1])
     if isinstance(value, list | tuple):
         return tuple(plain(part) for part in value)
     if hasattr(value, "dtype") and hasattr(value, "item"):  # NumPy's
         return plain(value.item()) if value.ndim == 0 else plain(value.tolist())
     return value
+
+
+def _alike(got: object, want: object) -> tuple[object, object]:
+    """Both in plain form; a tensor of no axes is a number where a number came."""
+    got, want = plain(got), plain(want)
+    if isinstance(want, Tensor) and want.ndim == 0 and isinstance(got, int | float):
+        want = want.item()
+    return got, want
 
 
 def same(got: object, want: object, tolerance: float) -> bool:
@@ -109,12 +126,10 @@ def same(got: object, want: object, tolerance: float) -> bool:
     A tensor of one number may stand for the number and the number for it, a list for a
     tuple, and ``torch.tensor([])`` for any tensor without entries.
     """
-    got, want = plain(got), plain(want)
+    got, want = _alike(got, want)
     if isinstance(got, Fault) or isinstance(want, Fault):
         kinds = [x.kind if isinstance(x, Fault) else None for x in (got, want)]
         return kinds[0] == kinds[1]
-    if isinstance(want, Tensor) and want.ndim == 0 and isinstance(got, int | float):
-        want = want.item()
     if isinstance(want, Tensor):
         return isinstance(got, Tensor) and _same_tensors(got, want, tolerance)
     if isinstance(got, Tensor) and got.ndim <= 1 and not isinstance(want, str):
@@ -179,11 +194,9 @@ def described(name: str, function: Callable, arguments: tuple) -> str:
 
 def difference(got: object, want: object) -> str:
     """The first place where two outcomes differ, in words."""
-    got, want = plain(got), plain(want)
+    got, want = _alike(got, want)
     if isinstance(got, Fault):
         return got.text
-    if isinstance(want, Tensor) and want.ndim == 0 and isinstance(got, int | float):
-        want = want.item()
     if isinstance(want, Tensor):
         return _tensor_difference(got, want)
     if isinstance(want, tuple) and any(isinstance(part, Tensor) for part in want):
